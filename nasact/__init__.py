@@ -1,0 +1,57 @@
+"""nasact decides which activation function goes where in a torch network: activation selection as architecture search.
+
+    supernet = nasact.relax(model, space="basic")      # every activation site becomes a trainable mixture
+    ... train supernet.weight_parameters() and supernet.arch_parameters() ...
+    genotype = nasact.derive(supernet, top_k=1)         # the discrete choice, readable and serialisable
+    net = genotype.apply(model)                         # an ordinary module
+
+Names are imported on first use: `import nasact` itself costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nasact.activations import Candidate, register_function
+    from nasact.errors import NasactError
+    from nasact.study import Study
+    from nasact.supernet import Genotype, Supernet, derive, find_sites, relax
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Candidate": "nasact.activations",
+    "Genotype": "nasact.supernet",
+    "NasactError": "nasact.errors",
+    "Study": "nasact.study",
+    "Supernet": "nasact.supernet",
+    "derive": "nasact.supernet",
+    "find_sites": "nasact.supernet",
+    "register_function": "nasact.activations",
+    "relax": "nasact.supernet",
+}
+
+__all__ = [
+    "Candidate",
+    "Genotype",
+    "NasactError",
+    "Study",
+    "Supernet",
+    "__version__",
+    "derive",
+    "find_sites",
+    "register_function",
+    "relax",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nasact' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

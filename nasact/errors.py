@@ -1,0 +1,63 @@
+"""Errors a user can cause: one clear line that names the place, the value, what was expected, the nearest right name.
+
+The bottom room: it imports nothing of nasact. The CLI prints the line and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NasactError(Exception):
+    """A user's mistake or the environment's failure, told in one line. Never raised for our own bugs."""
+
+    exit_code = 2
+
+
+class UnknownName(NasactError):
+    """A name that no registry holds."""
+
+
+class StudyError(NasactError):
+    """A study that cannot be understood or that contradicts itself."""
+
+
+class DataError(NasactError):
+    """A data set that is missing, corrupt or out of its declared range."""
+
+
+class ModelError(NasactError):
+    """A model that cannot be built or does not fit its data."""
+
+
+class SurgeryError(NasactError):
+    """A model whose activation sites cannot be found or replaced."""
+
+
+class MixtureError(NasactError):
+    """A mixture that cannot exist: an empty bank, weights that cannot be normalised, a level that does not fit."""
+
+
+class GenotypeError(NasactError):
+    """A genotype that cannot be read, or does not fit the model it is applied to."""
+
+
+class StoreError(NasactError):
+    """A study's files or database that cannot be used."""
+
+
+class ExportError(NasactError):
+    """An export that could not be written, or that does not compute what the trained network computes."""
+
+
+class Divergence(NasactError):
+    """Training left the finite numbers. It ends the trial as failed, with its reason, not the study."""
+
+    exit_code = 3
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """` Did you mean 'darts'?`, or an empty string where nothing is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=2, cutoff=0.6)
+    return " Did you mean " + " or ".join(repr(match) for match in near) + "?" if near else ""

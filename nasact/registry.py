@@ -1,0 +1,61 @@
+"""One registry class for everything that is chosen by name: functions, strategies, models, datasets, ...
+
+To register is to be listed by the CLI, accepted by studies and tested. An unknown name lists near matches; a duplicate
+name raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from nasact.errors import NasactError, UnknownName, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names to records, in the order of registration."""
+
+    def __init__(self, kind: str, listing: str = "") -> None:
+        """`kind` is the noun of error messages; `listing` the command that lists the names."""
+        self.kind = kind
+        self.listing = listing
+        self._records: dict[str, T] = {}
+
+    def register(self, name: str, record: T, *, replace: bool = False) -> T:
+        """Hold `record` under `name`; a name that is taken raises unless `replace`."""
+        if name in self._records and not replace:
+            raise NasactError(f"{self.kind} {name!r} is already registered")
+        self._records[name] = record
+        return record
+
+    def get(self, name: str) -> T:
+        """The record called `name`; UnknownName with near matches where there is none."""
+        try:
+            return self._records[name]
+        except (KeyError, TypeError):
+            raise UnknownName(self.unknown(name)) from None
+
+    def unknown(self, name: object) -> str:
+        """The one line that tells what is wrong with `name`."""
+        listing = f" ({self.listing})" if self.listing else ""
+        return f"unknown {self.kind} {name!r}.{did_you_mean(name, self._records)}{listing}"
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._records)
+
+    def values(self) -> tuple[T, ...]:
+        return tuple(self._records.values())
+
+    def items(self) -> tuple[tuple[str, T], ...]:
+        return tuple(self._records.items())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._records
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)

@@ -1,0 +1,248 @@
+"""Live progress of a study on stderr: what is running, how good the best trial is, how long it will still take.
+
+Listens to the events of an engine and to nothing else; never writes to stdout.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+from nasact.report.tables import clock, duration, is_number, parameter_texts
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+Mode = Literal["auto", "live", "plain", "silent"]
+
+HEARTBEAT = 60.0
+"""Seconds without a line after which plain output tells that it is still alive."""
+
+_SHOWN = {"train_loss": "loss", "val_accuracy": "val", "entropy": "entropy"}
+
+
+class ReportLike(Protocol):
+    @property
+    def phase(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+
+
+class ResultLike(Protocol):
+    @property
+    def status(self) -> str: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+
+
+class ProgressView:
+    """Bars on a terminal, a line a trial elsewhere, nothing when silent. Use it as a context manager."""
+
+    def __init__(
+        self, *, mode: Mode = "auto", console: Console | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        from rich.console import Console
+
+        self.console = console or Console(stderr=True, highlight=False)
+        self.mode = ("live" if self.console.is_terminal else "plain") if mode == "auto" else mode
+        self._now = now
+        self._bars = _Bars(self.console) if self.mode == "live" else None
+        self._total = 0
+        self._finished = 0
+        self._best: tuple[float, int] | None = None
+        self._started: dict[int, float] = {}
+        self._fractions: dict[int, float] = {}
+        self._seconds: list[float] = []
+        self._last_line = now()
+        self._compare_started: tuple[float, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bars off the terminal; what was printed as lines stays."""
+        if self._bars:
+            self._bars.stop()
+
+    def study_started(self, total: int, *, finished: int = 0, best: tuple[float, int] | None = None) -> None:
+        """`total` trials are planned, `finished` of them done before; `best` is (accuracy, number) among those."""
+        self._total, self._finished, self._best = total, finished, best
+        self._last_line = self._now()
+        self._refresh()
+
+    def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
+        # Trials are numbered from 0: the first one of a continued study tells how many were finished before.
+        self._finished = max(self._finished, number - len(self._started))
+        self._started[number] = self._now()
+        self._fractions[number] = 0.0
+        if self._bars:
+            self._bars.trial(number, 0.0, parameter_texts([params])[0])
+            self._refresh()
+
+    def report(self, number: int, report: ReportLike) -> None:
+        done = report.epoch / max(1, report.epochs)
+        # Search and retraining count half each: how long they take relative to each other is not known beforehand.
+        self._fractions[number] = done / 2 if report.phase == "search" else 0.5 + done / 2
+        status = f"{report.phase} {report.epoch}/{report.epochs}"
+        if self._bars:
+            self._bars.trial(number, self._fractions[number], ", ".join([status, *metric_texts(report.metrics)]))
+            self._refresh()
+        elif self._now() - self._last_line >= HEARTBEAT:
+            self._line(f"trial {number}: {', '.join([status, *metric_texts(report.metrics)])}{self._eta_text()}")
+
+    def trial_finished(self, number: int, result: ResultLike) -> None:
+        seconds = self._now() - self._started.pop(number, self._now())
+        self._fractions.pop(number, None)
+        self._seconds.append(seconds)
+        self._finished += 1
+        accuracy = result.metrics.get("derived_val_accuracy")
+        if result.status == "complete" and is_number(accuracy) and (self._best is None or accuracy > self._best[0]):
+            self._best = (float(accuracy), number)
+        if self._bars:
+            self._bars.drop(number)
+            self._refresh()
+        if self._bars is None or result.status == "failed":
+            outcome = outcome_text(result)
+            told = f": {outcome}" if outcome else ""
+            self._line(f"trial {number} {result.status} in {duration(seconds)}{told}{self._tail()}")
+
+    def compare_progress(self, done: int, total: int, label: str) -> None:
+        """`done` of `total` retrained networks are ready; `label` names the one that is being trained or was."""
+        if self._compare_started is None:
+            self._compare_started = (self._now(), done)
+            self._line(f"comparing: {total} networks are retrained from scratch", plain_only=True)
+        since, before = self._compare_started
+        pace = (self._now() - since) / (done - before) if done > before else None
+        eta = None if pace is None else pace * (total - done)
+        if self._bars:
+            self._bars.compare(done, total, label, eta)
+        elif done == total or self._now() - self._last_line >= HEARTBEAT:
+            left = f", about {duration(eta)} left" if eta else ""
+            self._line(f"compared {done}/{total} ({label}){left}" if done < total else f"compared {done}/{total}")
+
+    def message(self, text: str) -> None:
+        self._line(text)
+
+    def eta(self) -> float | None:
+        """Seconds until the last trial ends, by the pace so far; None before there is one."""
+        running = sum(self._fractions.values())
+        if self._seconds:
+            return max(0.0, self._total - self._finished - running) * sum(self._seconds) / len(self._seconds)
+        if running < 0.02 or not self._started:
+            return None
+        elapsed = max(self._now() - started for started in self._started.values())
+        return elapsed / running * (self._total - self._finished - running)
+
+    def _eta_text(self) -> str:
+        eta = self.eta()
+        return f", about {duration(eta)} left" if eta else ""
+
+    def _tail(self) -> str:
+        best = f"; best {100 * self._best[0]:.2f} % (trial {self._best[1]})" if self._best else ""
+        return f"{best}; {self._finished}/{self._total} trials{self._eta_text()}"
+
+    def _line(self, text: str, *, plain_only: bool = False) -> None:
+        if self.mode == "silent" or (plain_only and self._bars):
+            return
+        from rich.text import Text
+
+        self._last_line = self._now()
+        self.console.print(Text(text), soft_wrap=True)
+
+    def _refresh(self) -> None:
+        if self._bars:
+            best = f"best {100 * self._best[0]:.2f} % (trial {self._best[1]})" if self._best else ""
+            self._bars.study(self._finished, sum(self._fractions.values()), self._total, best, self.eta())
+
+
+def metric_texts(metrics: Mapping[str, float]) -> list[str]:
+    """The few numbers of an epoch that fit on a line: accuracies in percent, the rest with three figures."""
+    return [
+        f"{short} {100 * metrics[name]:.1f} %" if name.endswith("accuracy") else f"{short} {metrics[name]:.3g}"
+        for name, short in _SHOWN.items()
+        if is_number(metrics.get(name))
+    ]
+
+
+def outcome_text(result: ResultLike) -> str:
+    """`derived 97.10 %, mixture 97.50 %, gap +0.40`, or the reason of a failure."""
+    if result.status == "failed":
+        return result.reason or "for an unknown reason"
+    names = {"derived_val_accuracy": "derived", "search_val_accuracy": "mixture"}
+    metrics = result.metrics
+    parts = [f"{text} {100 * metrics[name]:.2f} %" for name, text in names.items() if is_number(metrics.get(name))]
+    return ", ".join([*parts, f"gap {100 * metrics['gap']:+.2f}"] if is_number(metrics.get("gap")) else parts)
+
+
+class _Bars:
+    """The rich side: one bar for the study, one a running trial, one for the comparison."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
+
+        self._progress: Progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[count]}", markup=False, justify="right"),
+            TextColumn(
+                "{task.fields[text]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            ),
+            TextColumn("{task.fields[left]}", markup=False, justify="right"),
+            console=console,
+            transient=True,
+            expand=True,
+            refresh_per_second=4,
+        )
+        self._ids: dict[str, TaskID] = {}
+
+    def _show(
+        self, key: str, name: str, *, total: float, done: float, count: str = "", text: str = "", left: str = ""
+    ) -> None:
+        if not self._ids:
+            self._progress.start()
+        if key not in self._ids:
+            self._ids[key] = self._progress.add_task(name, total=total, count=count, text=text, left=left)
+        self._progress.update(self._ids[key], total=total, completed=done, count=count, text=text, left=left)
+
+    def study(self, finished: int, running: float, total: int, text: str, eta: float | None) -> None:
+        left = "" if not eta else f"{clock(eta)} left"
+        self._show(
+            "study",
+            "trials",
+            total=total,
+            done=finished + running,
+            count=f"{finished}/{total}",
+            text=text,
+            left=left,
+        )
+
+    def trial(self, number: int, fraction: float, text: str) -> None:
+        self._show(f"trial {number}", f"trial {number}", total=1.0, done=fraction, text=text)
+
+    def compare(self, done: int, total: int, label: str, eta: float | None) -> None:
+        left = "" if not eta else f"{clock(eta)} left"
+        self._show("compare", "compare", total=total, done=done, count=f"{done}/{total}", text=label, left=left)
+
+    def drop(self, number: int) -> None:
+        task = self._ids.pop(f"trial {number}", None)
+        if task is not None:
+            self._progress.remove_task(task)
+
+    def stop(self) -> None:
+        if self._ids:
+            self._progress.stop()

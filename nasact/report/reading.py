@@ -1,0 +1,25 @@
+"""How to read the comparison table, in words: the same text below the table, in the README and in the docs."""
+
+from __future__ import annotations
+
+_LINES = (
+    "Every row is one network, retrained from scratch on training + validation data for each seed; test data is used "
+    "only here.",
+    "'test acc.' is the mean ± standard deviation over the seeds; the 95 % interval (Student's t) is of that mean.",
+    "'diff.' is the derived network minus that row, in percentage points, seed by seed: + where derived is ahead.",
+    "'Holm p' is the chance of a difference this large if the two were equally good: an exact paired permutation test, "
+    "corrected for the number of rows.",
+    "Only below 0.05 does the verdict name a winner. 'no significant difference': treat the two as equal, whatever the "
+    "sign of 'diff.'.",
+    "With n seeds no p can fall below 2 / 2^n: 'too few seeds' means that even a real gain could not have shown.",
+)
+
+_SHORT = (
+    "'diff.' is the derived network minus that row, in points. Only a Holm p below 0.05 (paired permutation test over "
+    "the seeds) names a winner; otherwise treat the two as equal."
+)
+
+
+def how_to_read(*, short: bool = False) -> str:
+    """Explains the comparison table: one statement a line, or one sentence or two to print below the table."""
+    return _SHORT if short else "\n".join(_LINES)

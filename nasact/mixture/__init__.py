@@ -1,0 +1,23 @@
+"""The mixture of candidate functions: normalisers, levels, the op with its kernels, the modules.
+
+`sum_k p_k f_k(x; beta_k)` with `p` = normaliser(alpha). Knows the catalogue, and nothing of models or of searching.
+"""
+
+from nasact.mixture.kernels import KERNELS, Kernel
+from nasact.mixture.layout import LEVELS, Layout
+from nasact.mixture.module import ORIGINAL, Activation, Bank, FrozenMixture, Mixture
+from nasact.mixture.normalisers import NORMALISERS, Normaliser
+
+__all__ = [
+    "KERNELS",
+    "LEVELS",
+    "NORMALISERS",
+    "ORIGINAL",
+    "Activation",
+    "Bank",
+    "FrozenMixture",
+    "Kernel",
+    "Layout",
+    "Mixture",
+    "Normaliser",
+]

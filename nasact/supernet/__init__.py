@@ -1,0 +1,21 @@
+"""From a model to its supernet and back: sites, surgery, genotype, derive.
+
+Knows mixtures and the catalogue; nothing of data, training or searching.
+"""
+
+from nasact.supernet.derive import derive
+from nasact.supernet.genotype import Genotype, SiteGene
+from nasact.supernet.sites import Site, SiteReport, Unreachable, find_sites
+from nasact.supernet.supernet import Supernet, relax
+
+__all__ = [
+    "Genotype",
+    "Site",
+    "SiteGene",
+    "SiteReport",
+    "Supernet",
+    "Unreachable",
+    "derive",
+    "find_sites",
+    "relax",
+]

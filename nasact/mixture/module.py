@@ -1,0 +1,214 @@
+"""The modules around the mixture op: Bank (the functions and their betas), Mixture (searched), FrozenMixture (derived)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from nasact import activations
+from nasact.activations import Candidate
+from nasact.errors import MixtureError
+from nasact.mixture.kernels import KERNELS
+from nasact.mixture.layout import Layout
+from nasact.mixture.normalisers import NORMALISERS, Normaliser
+
+ORIGINAL = "original"
+"""The name, in a bank or a genotype, of the function that the model itself has at a site, whatever that is."""
+
+
+def _working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Alphas and betas stay in float32 where the network computes in half precision: their steps are small."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+class Bank(nn.Module):
+    """The candidate functions of one site, with their learnable betas (one each per entry of `layout.shape`).
+
+    `original` is the model's own activation module; it is needed where `names` holds "original".
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        layout: Layout,
+        *,
+        original: nn.Module | None = None,
+        betas: Mapping[str, Tensor] | None = None,
+        where: str = "mixture",
+        kernel: str = "reference",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(name if name == ORIGINAL else activations.get(name).name for name in names)
+        if not self.names:
+            raise MixtureError(f"{where}: the candidate set is empty")
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise MixtureError(f"{where}: candidate {repeated[0]!r} stands in the candidate set more than once")
+        if ORIGINAL in self.names and original is None:
+            raise MixtureError(f"{where}: candidate 'original' needs the model's own activation")
+        self.layout = layout
+        self.where = where
+        self.kernel = kernel
+        KERNELS.get(kernel)
+        self.original = original if ORIGINAL in self.names else None
+        given = dict(betas or {})
+        self.betas = nn.ParameterDict()
+        for candidate in self.candidates():
+            for beta in candidate.betas:
+                key = f"{candidate.name}_{beta.name}"
+                start = given.pop(key, torch.tensor(beta.init)).to(device=device, dtype=_working_dtype(dtype))
+                if start.dim() and start.shape != torch.Size(layout.shape):
+                    raise MixtureError(f"{where}: beta {key!r} has shape {tuple(start.shape)}, expected {layout.shape}")
+                self.betas[key] = nn.Parameter(start.expand(layout.shape).clone())
+        if given:
+            raise MixtureError(f"{where}: no candidate has a parameter {sorted(given)[0]!r}")
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The catalogue records of the bank (without the model's own function)."""
+        return tuple(activations.get(name) for name in self.names if name != ORIGINAL)
+
+    def functions(self, x: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        """The K functions with their betas bound, broadcast for an input like `x`."""
+        bound: list[Callable[[Tensor], Tensor]] = []
+        for name in self.names:
+            if name == ORIGINAL:
+                assert self.original is not None
+                bound.append(self.original)
+                continue
+            candidate = activations.get(name)
+            if not candidate.elementwise:
+                bound.append(partial(candidate.function, dim=self.layout.feature_dim(x)))
+            elif candidate.betas:
+                betas = [
+                    self.layout.broadcast(self.betas[f"{name}_{beta.name}"].to(x.dtype), x) for beta in candidate.betas
+                ]
+                bound.append(lambda z, f=candidate.function, b=betas: f(z, *b))
+            else:
+                bound.append(candidate.function)
+        return bound
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Mix: x (N, ...), weights (*layout.shape, K) -> like x."""
+        if not x.is_floating_point():
+            raise MixtureError(f"{self.where}: a mixture needs a floating point input, but got {x.dtype}")
+        self.layout.check(x, self.where)
+        return KERNELS.get(self.kernel)(x, weights, self.functions(x), self.layout)
+
+
+class Mixture(nn.Module):
+    """One site while it is searched: `sum_k p_k f_k(x)`, `p` = normaliser(alpha / temperature).
+
+    `alpha` (*layout.shape, K) is the architecture parameter. `init` is "uniform", the name of the candidate to start
+    from (exactly where the normaliser can, else up to its `vertex_slack`), or a mapping of names to starting weights.
+    """
+
+    def __init__(
+        self,
+        bank: Bank,
+        *,
+        normaliser: str = "softmax",
+        init: str | Mapping[str, float] = "uniform",
+        temperature: float = 1.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.bank = bank
+        self.normaliser_name = normaliser
+        NORMALISERS.get(normaliser)
+        self.temperature: Tensor
+        working = _working_dtype(dtype)
+        self.register_buffer("temperature", torch.tensor(1.0, device=device, dtype=working))
+        self.set_temperature(temperature)
+        alpha = self.normaliser.inverse(self._start(init), self.temperature.double().cpu())
+        shape = (*bank.layout.shape, len(bank.names))
+        self.alpha = nn.Parameter(alpha.to(device=device, dtype=working).expand(shape).clone())
+
+    def _start(self, init: str | Mapping[str, float]) -> Tensor:
+        names = self.names
+        if isinstance(init, Mapping):
+            unknown = [name for name in init if name not in names]
+            if unknown:
+                raise MixtureError(
+                    f"{self.bank.where}: init names {unknown[0]!r}, which is not in the bank {list(names)}"
+                )
+            given = torch.tensor([float(init.get(name, 0.0)) for name in names], dtype=torch.float64)
+            if not self.normaliser.signed and bool((given < 0).any()):
+                raise MixtureError(
+                    f"{self.bank.where}: {self.normaliser_name} weights cannot be negative, but got {dict(init)}"
+                )
+            return self.normaliser.renormalise(given, self.bank.where)
+        if init == "uniform":
+            return self.normaliser.uniform(len(names))
+        if init not in names:
+            raise MixtureError(f"{self.bank.where}: init names {init!r}, which is not in the bank {list(names)}")
+        return self.normaliser.vertex(len(names), names.index(init))
+
+    @property
+    def normaliser(self) -> Normaliser:
+        return NORMALISERS.get(self.normaliser_name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the K candidates, in the order of alpha's last dimension."""
+        return self.bank.names
+
+    def set_temperature(self, temperature: float) -> None:
+        """Set the temperature (> 0) that tempered normalisers divide alpha by."""
+        if not temperature > 0:
+            raise MixtureError(f"{self.bank.where}: the temperature must be above 0, but got {temperature}")
+        self.temperature.fill_(temperature)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Pull alpha back to the normaliser's feasible set, in place. Call after every step on alpha."""
+        if self.normaliser.project is not None:
+            self.alpha.copy_(self.normaliser.project(self.alpha))
+
+    @torch.no_grad()
+    def weights(self) -> Tensor:
+        """The mixture weights (*layout.shape, K) as evaluation sees them, detached."""
+        return self.normaliser.weights(self.alpha, self.temperature, False).detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bank(x, self.normaliser.weights(self.alpha, self.temperature, self.training))
+
+    def extra_repr(self) -> str:
+        return f"{', '.join(self.names)}; {self.normaliser_name}, {self.bank.layout.level}"
+
+
+class Activation(nn.Module):
+    """One catalogue function as a module, for a derived network; its betas, if any, stay trainable."""
+
+    def __init__(self, bank: Bank) -> None:
+        super().__init__()
+        assert len(bank.names) == 1
+        self.bank = bank
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.bank.layout.check(x, self.bank.where)
+        return self.bank.functions(x)[0](x)
+
+    def extra_repr(self) -> str:
+        return self.bank.names[0]
+
+
+class FrozenMixture(nn.Module):
+    """One site of a derived network: fixed mixture weights (*layout.shape, K) as a buffer; betas stay trainable."""
+
+    def __init__(self, bank: Bank, weights: Tensor) -> None:
+        super().__init__()
+        self.bank = bank
+        self.weights: Tensor
+        self.register_buffer("weights", weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bank(x, self.weights)
+
+    def extra_repr(self) -> str:
+        return f"{', '.join(self.bank.names)}; {self.bank.layout.level}"

@@ -1,0 +1,254 @@
+"""The genotype: which functions, with which weights, at which site. Readable, serialisable, applicable to a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nasact import activations
+from nasact.errors import GenotypeError, MixtureError, UnknownName, did_you_mean
+from nasact.mixture import LEVELS, NORMALISERS, ORIGINAL, Activation, Bank, FrozenMixture, Layout
+from nasact.supernet.sites import Place, Site, find_plan
+from nasact.supernet.supernet import bank_names, bare, reference_tensor
+from nasact.supernet.surgery import install
+
+SCHEMA = 1
+
+Nested = float | tuple["Nested", ...]
+
+
+def _freeze(values: Any) -> Nested:
+    return tuple(_freeze(value) for value in values) if isinstance(values, list | tuple) else float(values)
+
+
+def _thaw(values: Nested) -> Any:
+    return [_thaw(value) for value in values] if isinstance(values, tuple) else values
+
+
+@dataclass(frozen=True)
+class SiteGene:
+    """One site: `weights` has shape (*layout.shape, len(functions)); `betas` (*layout.shape) each, by "function_beta"."""
+
+    functions: tuple[str, ...]
+    weights: Nested
+    betas: Mapping[str, Nested]
+    channel_dim: int = 1
+
+    @classmethod
+    def make(cls, names: Sequence[str], weights: Tensor, betas: Mapping[str, Tensor], layout: Layout) -> SiteGene:
+        """From weights (*layout.shape, K) over K names; functions whose weights are all zero are dropped."""
+        used = [k for k in range(len(names)) if bool((weights[..., k] != 0).any())] or [0]
+        functions = tuple(names[k] for k in used)
+        keys = [f"{name}_{beta.name}" for name in functions if name != ORIGINAL for beta in activations.get(name).betas]
+        return cls(
+            functions,
+            _freeze(weights[..., used].tolist()),
+            {key: _freeze(betas[key].tolist()) for key in keys if key in betas},
+            layout.channel_dim,
+        )
+
+    def weights_tensor(self) -> Tensor:
+        """Weights (*layout.shape, K), float64."""
+        return torch.tensor(_thaw(self.weights), dtype=torch.float64)
+
+    @property
+    def single(self) -> str | None:
+        """The one function of this site, where there is one with weight 1 and no channel or unit of its own."""
+        return self.functions[0] if self.weights == (1.0,) else None
+
+    def describe(self) -> str:
+        """`relu`, `0.62 relu + 0.38 tanh`, or the share of channels or units per function where weights vary."""
+        if self.single:
+            return self.single
+        weights = self.weights_tensor()
+        mean = weights.reshape(-1, weights.shape[-1]).mean(0)
+        text = " + ".join(f"{value:.2f} {name}" for name, value in zip(self.functions, mean.tolist(), strict=True))
+        return text.replace("+ -", "- ") + ("" if weights.dim() == 1 else f" (mean of {weights[..., 0].numel()})")
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """Site name to its gene, in the order in which the model applies them. Made by `derive`, or by hand from JSON."""
+
+    sites: Mapping[str, SiteGene]
+    level: str
+    normaliser: str
+    top_k: int | Literal["all"]
+
+    @classmethod
+    def uniform(
+        cls,
+        model: nn.Module,
+        function: str,
+        *,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+        partial: bool = False,
+    ) -> Genotype:
+        """The same function at every chosen site of `model`; "original" keeps the model's own."""
+        name = function if function == ORIGINAL else activations.get(function).name
+        plan = find_plan(model, include=include, exclude=exclude, partial=partial)
+        gene = SiteGene.make((name,), torch.ones(1), {}, Layout())
+        sites = {
+            site: replace(gene, channel_dim=s.channels.dim if s.channels else 1) for site, (s, _) in plan.sites.items()
+        }
+        return cls(sites=sites, level="layer", normaliser="softmax", top_k=1)
+
+    @classmethod
+    def original(cls, model: nn.Module, **options: Any) -> Genotype:
+        """Every site keeps the model's own function. `options` as for `uniform`."""
+        return cls.uniform(model, ORIGINAL, **options)
+
+    def random_like(self, space: str | Sequence[str], generator: torch.Generator) -> Genotype:
+        """A random genotype of the same sites, level and k: functions drawn without replacement, weights from the simplex."""
+        names = bank_names(space)
+        sites = {}
+        for name, gene in self.sites.items():
+            shape = gene.weights_tensor().shape[:-1]
+            k = len(names) if self.top_k == "all" else min(self.top_k, len(names))
+            order = torch.rand((*shape, len(names)), generator=generator, dtype=torch.float64).argsort(-1)[..., :k]
+            # a flat Dirichlet: exponential variables over their sum
+            drawn = torch.empty((*shape, k), dtype=torch.float64).exponential_(generator=generator)
+            weights = torch.zeros((*shape, len(names)), dtype=torch.float64)
+            weights.scatter_(-1, order, drawn / drawn.sum(-1, keepdim=True))
+            layout = Layout(level=self.level, shape=tuple(shape), channel_dim=gene.channel_dim)
+            sites[name] = SiteGene.make(names, weights, {}, layout)
+        return replace(self, sites=sites)
+
+    def functions(self) -> tuple[str, ...]:
+        """Names of all functions used, each once, in order of first use."""
+        return tuple(dict.fromkeys(function for gene in self.sites.values() for function in gene.functions))
+
+    def apply(self, model: nn.Module, *, inplace: bool = False) -> nn.Module:
+        """`model` with this genotype's functions at its sites; a copy unless `inplace`.
+
+        A single function becomes the plain torch module where torch has one; sites the genotype does not name, and
+        weights, hooks, device, dtype and mode, stay as they are. GenotypeError where a site does not exist or fit.
+        """
+        plan = find_plan(model if inplace else deepcopy(model), partial=True)
+        for name in self.sites:
+            if name not in plan.sites:
+                known = ", ".join(plan.sites)
+                hint = did_you_mean(name, plan.sites)
+                raise GenotypeError(f"site {name!r} does not exist in {type(model).__name__} (it has {known}).{hint}")
+        modules: dict[str, nn.Module] = {}
+        for name, gene in self.sites.items():
+            site, place = plan.sites[name]
+            if gene.single in (ORIGINAL, site.function):
+                continue
+            modules[name] = self._module(gene, site, place, reference_tensor(plan.model, place))
+        return install(plan, modules)
+
+    def _module(self, gene: SiteGene, site: Site, place: Place, reference: Tensor) -> nn.Module:
+        if gene.single:
+            candidate = activations.get(gene.single)
+            if candidate.module is not None and not candidate.betas and candidate.elementwise:
+                return candidate.module()
+        weights = gene.weights_tensor()
+        bank = Bank(
+            gene.functions,
+            Layout(level=self.level, shape=tuple(weights.shape[:-1]), channel_dim=gene.channel_dim),
+            original=bare(place.original),
+            betas={key: torch.tensor(_thaw(value)) for key, value in gene.betas.items()},
+            where=f"site {site.name!r}",
+            device=reference.device,
+            dtype=reference.dtype,
+        )
+        return Activation(bank) if gene.single else FrozenMixture(bank, weights.to(reference))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, with the schema's version."""
+        return {
+            "schema": SCHEMA,
+            "level": self.level,
+            "normaliser": self.normaliser,
+            "top_k": self.top_k,
+            "sites": {
+                name: {
+                    "functions": list(gene.functions),
+                    "weights": _thaw(gene.weights),
+                    "betas": {key: _thaw(value) for key, value in gene.betas.items()},
+                    "channel_dim": gene.channel_dim,
+                }
+                for name, gene in self.sites.items()
+            },
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Genotype:
+        """Read what `to_json` wrote; GenotypeError in one line where it is not that."""
+        try:
+            tree = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise GenotypeError(f"genotype: not JSON: {error}") from None
+        return cls.from_dict(tree)
+
+    @classmethod
+    def from_dict(cls, tree: Any) -> Genotype:
+        """Read what `to_dict` made; GenotypeError naming the place where it is not that."""
+        _expect_keys(tree, {"schema", "level", "normaliser", "top_k", "sites"}, "genotype")
+        if tree["schema"] != SCHEMA:
+            raise GenotypeError(f"genotype: schema: this version reads {SCHEMA}, but got {tree['schema']!r}")
+        if tree["level"] not in LEVELS:
+            raise GenotypeError(
+                f"genotype: level: unknown level {tree['level']!r}.{did_you_mean(tree['level'], LEVELS)}"
+            )
+        if tree["normaliser"] not in NORMALISERS:
+            raise GenotypeError(f"genotype: normaliser: {NORMALISERS.unknown(tree['normaliser'])}")
+        top_k = tree["top_k"]
+        if top_k != "all" and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
+            raise GenotypeError(f"genotype: top_k: expected a whole number above 0 or 'all', but got {top_k!r}")
+        if not isinstance(tree["sites"], dict) or not tree["sites"]:
+            raise GenotypeError("genotype: sites: expected a mapping of at least one site")
+        sites = {str(name): _read_gene(gene, f"genotype: site {name!r}", tree) for name, gene in tree["sites"].items()}
+        return cls(sites=sites, level=tree["level"], normaliser=tree["normaliser"], top_k=top_k)
+
+
+def _expect_keys(tree: Any, keys: set[str], where: str) -> None:
+    if not isinstance(tree, dict):
+        raise GenotypeError(f"{where}: expected a mapping, but got {type(tree).__name__}")
+    for key in tree:
+        if key not in keys:
+            raise GenotypeError(f"{where}: unknown key {key!r}.{did_you_mean(key, keys)}")
+    missing = sorted(keys - set(tree))
+    if missing:
+        raise GenotypeError(f"{where}: the key {missing[0]!r} is missing")
+
+
+def _read_gene(tree: Any, where: str, genotype: dict[str, Any]) -> SiteGene:
+    _expect_keys(tree, {"functions", "weights", "betas", "channel_dim"}, where)
+    names = tree["functions"]
+    if not isinstance(names, list) or not names:
+        raise GenotypeError(f"{where}: functions: expected a list of at least one name, but got {names!r}")
+    try:
+        functions = tuple(name if name == ORIGINAL else activations.get(name).name for name in names)
+        weights = torch.tensor(tree["weights"], dtype=torch.float64)
+        betas = {
+            key: _freeze(torch.tensor(value, dtype=torch.float64).tolist()) for key, value in tree["betas"].items()
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise GenotypeError(f"{where}: weights and betas must be numbers in regular lists: {error}") from None
+    except UnknownName as error:
+        raise GenotypeError(f"{where}: {error}") from None
+    if weights.dim() == 0 or weights.shape[-1] != len(functions):
+        shape = tuple(weights.shape)
+        raise GenotypeError(f"{where}: weights of shape {shape} do not fit {len(functions)} function(s)")
+    expected = {"layer": weights.dim() == 1, "channel": weights.dim() == 2, "neuron": weights.dim() >= 2}
+    if not expected[genotype["level"]]:
+        raise GenotypeError(f"{where}: weights of shape {tuple(weights.shape)} do not fit level {genotype['level']!r}")
+    if not isinstance(tree["channel_dim"], int):
+        raise GenotypeError(f"{where}: channel_dim: expected a whole number, but got {tree['channel_dim']!r}")
+    try:
+        NORMALISERS.get(genotype["normaliser"]).renormalise(weights, where)
+    except MixtureError as error:
+        raise GenotypeError(str(error)) from None
+    return SiteGene(functions, _freeze(weights.tolist()), betas, tree["channel_dim"])

@@ -1,0 +1,142 @@
+"""Which modules, functions and methods of torch are activations, and which catalogue function each of them is.
+
+A module or call whose settings the catalogue does not hold (a slope of 0.2, a PReLU that was trained) is `original`: it
+takes part as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nasact.mixture import ORIGINAL
+
+_MODULES: dict[type[nn.Module], tuple[str, Mapping[str, Any]]] = {
+    nn.ReLU: ("relu", {}),
+    nn.Tanh: ("tanh", {}),
+    nn.Sigmoid: ("sigmoid", {}),
+    nn.SiLU: ("silu", {}),
+    nn.Softsign: ("softsign", {}),
+    nn.Softplus: ("softplus", {"beta": 1.0, "threshold": 20.0}),
+    nn.SELU: ("selu", {}),
+    nn.Hardsigmoid: ("hard_sigmoid", {}),
+    nn.ELU: ("elu", {"alpha": 1.0}),
+    nn.CELU: ("celu", {"alpha": 1.0}),
+    nn.LeakyReLU: ("leaky_relu", {"negative_slope": 0.01}),
+    nn.Mish: ("mish", {}),
+    nn.Hardswish: ("hard_swish", {}),
+    nn.ReLU6: ("relu6", {}),
+    nn.Hardtanh: ("hardtanh", {"min_val": -1.0, "max_val": 1.0}),
+    nn.LogSigmoid: ("logsigmoid", {}),
+    nn.Tanhshrink: ("tanhshrink", {}),
+    nn.Softshrink: ("softshrink", {"lambd": 0.5}),
+    nn.Hardshrink: ("hardshrink", {"lambd": 0.5}),
+    nn.GELU: ("gelu", {"approximate": "none"}),
+    nn.PReLU: (ORIGINAL, {}),
+    nn.RReLU: (ORIGINAL, {}),
+    nn.Threshold: (ORIGINAL, {}),
+}
+
+# name of a function in torch, torch.nn.functional or on a tensor -> (catalogue name, its settings and their defaults)
+_CALLS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "relu": ("relu", {}),
+    "tanh": ("tanh", {}),
+    "sigmoid": ("sigmoid", {}),
+    "silu": ("silu", {}),
+    "softsign": ("softsign", {}),
+    "softplus": ("softplus", {"beta": 1, "threshold": 20}),
+    "selu": ("selu", {}),
+    "hardsigmoid": ("hard_sigmoid", {}),
+    "elu": ("elu", {"alpha": 1.0}),
+    "celu": ("celu", {"alpha": 1.0}),
+    "leaky_relu": ("leaky_relu", {"negative_slope": 0.01}),
+    "mish": ("mish", {}),
+    "hardswish": ("hard_swish", {}),
+    "relu6": ("relu6", {}),
+    "hardtanh": ("hardtanh", {"min_val": -1.0, "max_val": 1.0}),
+    "logsigmoid": ("logsigmoid", {}),
+    "tanhshrink": ("tanhshrink", {}),
+    "softshrink": ("softshrink", {"lambd": 0.5}),
+    "hardshrink": ("hardshrink", {"lambd": 0.5}),
+    "gelu": ("gelu", {"approximate": "none"}),
+}
+
+CALL_NAMES = frozenset(_CALLS) | frozenset(f"{name}_" for name in _CALLS)
+"""Names that give an activation away in a function's byte code (see trace.py)."""
+
+
+def _functions() -> dict[Callable[..., Any], str]:
+    found: dict[Callable[..., Any], str] = {}
+    for name in _CALLS:
+        for home in (torch, F, torch._C._nn):
+            for spelling in (name, f"{name}_"):
+                function = getattr(home, spelling, None)
+                if callable(function):
+                    found[function] = name
+    return found
+
+
+_FUNCTIONS = _functions()
+
+
+class Call(nn.Module):
+    """A functional activation with its settings, as a module: what a call such as `F.elu(x, alpha=0.5)` becomes."""
+
+    def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.name = name
+        self.settings = dict(settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        function = getattr(F, self.name, None) or getattr(torch, self.name)
+        result: Tensor = function(x, **self.settings)
+        return result
+
+    def extra_repr(self) -> str:
+        return ", ".join([self.name, *(f"{key}={value}" for key, value in self.settings.items())])
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether `module` is one of torch's elementwise activations (a subclass that overrides forward is not)."""
+    return any(type(module).forward is kind.forward and isinstance(module, kind) for kind in _MODULES)
+
+
+def module_function(module: nn.Module) -> str:
+    """The catalogue name of an activation module, or "original"."""
+    name, settings = next(_MODULES[kind] for kind in type(module).__mro__ if kind in _MODULES)
+    if isinstance(module, nn.GELU) and module.approximate == "tanh":
+        return "gelu_tanh"
+    return name if all(getattr(module, key) == value for key, value in settings.items()) else ORIGINAL
+
+
+def function_name(target: object) -> str | None:
+    """The activation that a called function is (`F.relu` -> "relu"), or None."""
+    try:
+        return _FUNCTIONS.get(target)  # type: ignore[call-overload, no-any-return]
+    except TypeError:
+        return None
+
+
+def method_name(target: str) -> str | None:
+    """The activation that a tensor method is (`"relu_"` -> "relu"), or None."""
+    name = target.removesuffix("_")
+    return name if name in _CALLS and hasattr(Tensor, target) else None
+
+
+def call_settings(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a call beyond its input, by name. `args` without the input."""
+    given = dict(zip(_CALLS[name][1], args, strict=False))
+    given.update({key: value for key, value in kwargs.items() if key not in ("input", "inplace")})
+    return given
+
+
+def call_function(name: str, settings: Mapping[str, Any]) -> str:
+    """The catalogue name of a functional call, or "original"."""
+    if name == "gelu" and settings.get("approximate") == "tanh":
+        return "gelu_tanh"
+    catalogue, defaults = _CALLS[name]
+    return catalogue if all(defaults.get(key) == value for key, value in settings.items()) else ORIGINAL

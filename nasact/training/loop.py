@@ -1,0 +1,212 @@
+"""The two loops: fitting a plain network, and searching (weights and mixture weights together).
+
+Each is a state that can be saved and a generator that advances it by one epoch at a time. Must not know what a study, a
+trial or a tracker is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nasact.bilevel import SearchState, Strategy, check_search_moves
+from nasact.errors import Divergence
+from nasact.supernet import Supernet
+from nasact.training.batches import Labelled, batches, endless_batches, require_examples
+from nasact.training.metrics import Loss, evaluate, finite
+from nasact.training.optimisers import OptimiserOptions, build_optimiser
+from nasact.training.schedule import Constant, Schedule
+from nasact.training.seeds import RandomStream, derive_seed
+
+WeightsOverTime = dict[str, list[list[float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One finished epoch, counted from 1, and what it measured."""
+
+    epoch: int
+    metrics: dict[str, float]
+
+
+@dataclass(kw_only=True)
+class FitState:
+    """A plain network in training, after `epoch` epochs."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    stream: RandomStream
+    seed: int
+    epoch: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "rng": self.stream.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = state["epoch"]
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.stream.load_state_dict(state["rng"])
+
+
+def begin_fit(model: nn.Module, optimiser: OptimiserOptions, *, seed: int) -> FitState:
+    """The state before the first epoch; `seed` fixes the order of the data and every random number of the training."""
+    return FitState(
+        model=model,
+        optimiser=build_optimiser(model.parameters(), optimiser),
+        stream=RandomStream(derive_seed(seed, "fit")),
+        seed=seed,
+    )
+
+
+def fit(
+    state: FitState,
+    train: Labelled,
+    *,
+    epochs: int,
+    batch_size: int,
+    loss: Loss = cross_entropy,
+    phase: str = "retrain",
+) -> Iterator[Epoch]:
+    """Train up to epoch `epochs`, yielding after each one; `state` may be saved or left there."""
+    require_examples(train, f"{phase}: training data")
+    while state.epoch < epochs:
+        started = time.perf_counter()
+        with state.stream:
+            train_loss = _fit_epoch(state, train, batch_size, loss, phase)
+        state.epoch += 1
+        finite(train_loss, _place(phase, state.epoch, "training loss"))
+        seconds = time.perf_counter() - started
+        yield Epoch(epoch=state.epoch, metrics={"train_loss": train_loss, "seconds": seconds})
+
+
+def _fit_epoch(state: FitState, train: Labelled, batch_size: int, loss: Loss, phase: str) -> float:
+    state.model.train()
+    total = torch.zeros((), dtype=torch.float64, device=train.y.device)
+    count = 0
+    for batch in batches(train, batch_size, seed=state.seed, phase=phase, epoch=state.epoch):
+        state.optimiser.zero_grad(set_to_none=True)
+        value = loss(state.model(batch.x), batch.y)
+        value.backward()
+        state.optimiser.step()
+        total += value.detach().double() * len(batch.y)
+        count += len(batch.y)
+    return total.item() / max(count, 1)
+
+
+@dataclass(kw_only=True)
+class SearchRun:
+    """A supernet in search, after `epoch` epochs; `weights_over_time` has a first row from before the first epoch."""
+
+    supernet: Supernet
+    strategy: Strategy
+    state: SearchState
+    stream: RandomStream
+    seed: int
+    schedule: Schedule = field(default_factory=Constant)
+    epoch: int = 0
+    weights_over_time: WeightsOverTime = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "search": self.state.state_dict(),
+            "rng": self.stream.state_dict(),
+            "weights_over_time": self.weights_over_time,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = state["epoch"]
+        self.state.load_state_dict(state["search"])
+        self.stream.load_state_dict(state["rng"])
+        self.weights_over_time = state["weights_over_time"]
+
+
+def begin_search(
+    supernet: Supernet,
+    strategy: Strategy,
+    optimiser: OptimiserOptions,
+    *,
+    seed: int,
+    schedule: Schedule | None = None,
+    loss: Loss = cross_entropy,
+) -> SearchRun:
+    """The state before the first epoch of a search."""
+    run = SearchRun(
+        supernet=supernet,
+        strategy=strategy,
+        state=strategy.init(supernet, build_optimiser(supernet.weight_parameters(), optimiser), loss),
+        stream=RandomStream(derive_seed(seed, "search")),
+        seed=seed,
+        schedule=schedule or Constant(),
+    )
+    with run.stream:
+        _record_weights(run)
+    return run
+
+
+def search(run: SearchRun, train: Labelled, val: Labelled, *, epochs: int, batch_size: int) -> Iterator[Epoch]:
+    """Search up to epoch `epochs`: w on `train`, alpha on `val`; yields after each epoch.
+
+    Before the very first step it is asserted that a step moves alpha, on a copy of everything that a step changes.
+    """
+    require_examples(train, "search: training data")
+    require_examples(val, "search: validation data")
+    while run.epoch < epochs:
+        started = time.perf_counter()
+        temperature = run.schedule.temperature(run.epoch, epochs)
+        with run.stream:
+            run.supernet.set_temperature(temperature)
+            train_loss = _search_epoch(run, train, val, batch_size)
+            run.epoch += 1
+            place = _place("search", run.epoch, "validation loss")
+            mixture = evaluate(run.supernet, val, loss=run.state.loss, place=place)
+            entropy = run.supernet.entropy()
+            _record_weights(run)
+        metrics = {
+            "train_loss": train_loss,
+            "val_loss": mixture.loss,
+            "val_accuracy": mixture.accuracy,
+            "entropy": sum(entropy.values()) / max(len(entropy), 1),
+            "temperature": temperature,
+            "seconds": time.perf_counter() - started,
+        }
+        yield Epoch(epoch=run.epoch, metrics=metrics)
+
+
+def _search_epoch(run: SearchRun, train: Labelled, val: Labelled, batch_size: int) -> float:
+    run.supernet.train()
+    validation = endless_batches(val, batch_size, seed=run.seed, phase="search.val", epoch=run.epoch)
+    total, count = 0.0, 0
+    for batch in batches(train, batch_size, seed=run.seed, phase="search.train", epoch=run.epoch):
+        held_out = next(validation)
+        if run.state.step == 0:
+            check_search_moves(run.strategy, run.state, batch, held_out)
+        try:
+            report = run.strategy.step(run.state, batch, held_out)
+        except Divergence as error:
+            raise Divergence(f"search epoch {run.epoch + 1}, {error}") from error
+        total += finite(report.train_loss, _place("search", run.epoch + 1, "training loss")) * len(batch.y)
+        count += len(batch.y)
+    return total / max(count, 1)
+
+
+def _record_weights(run: SearchRun) -> None:
+    for site, weights in run.supernet.weights().items():
+        mean: Tensor = weights.detach().double().reshape(-1, weights.shape[-1]).mean(dim=0)
+        run.weights_over_time.setdefault(site, []).append(mean.tolist())
+
+
+def _place(phase: str, epoch: int, what: str) -> str:
+    return f"{phase} epoch {epoch}, {what}"

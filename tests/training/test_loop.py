@@ -1,0 +1,179 @@
+"""The loops: deterministic, resumable at every epoch, and honest about numbers that are none."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nasact.bilevel import build
+from nasact.errors import DataError, Divergence
+from nasact.supernet import relax
+from nasact.training.loop import Epoch, FitState, SearchRun, begin_fit, begin_search, fit, search
+from nasact.training.schedule import Exponential
+
+
+@dataclass(frozen=True)
+class Options:
+    name: str = "adam"
+    lr: float = 1e-2
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+
+
+@dataclass(frozen=True)
+class Examples:
+    x: Tensor
+    y: Tensor
+
+
+def examples(count: int, seed: int) -> Examples:
+    x = torch.randn(count, 6, generator=torch.Generator().manual_seed(seed))
+    return Examples(x, (x[:, 0] * x[:, 1] > 0).long() + (x[:, 2] > 0.5).long())
+
+
+TRAIN, VAL = examples(97, 1), examples(40, 2)
+
+
+def network() -> nn.Module:
+    # dropout and BatchNorm: random masks and buffers are part of what must be resumed
+    torch.manual_seed(7)
+    return nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, 3))
+
+
+def fitting(options: Options) -> FitState:
+    return begin_fit(network(), options, seed=3)
+
+
+def searching(strategy: str, options: dict[str, Any]) -> SearchRun:
+    supernet = relax(network(), ("relu", "tanh", "sigmoid"))
+    return begin_search(supernet, build(strategy, options), Options(), seed=3, schedule=Exponential(1.0, 0.1))
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def without_seconds(epochs: list[Epoch]) -> list[tuple[int, dict[str, float]]]:
+    return [(e.epoch, {name: v for name, v in e.metrics.items() if name != "seconds"}) for e in epochs]
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def noise_outside() -> None:
+    torch.manual_seed(int(torch.randint(1000, ())))
+
+
+def test_fit_learns() -> None:
+    losses = [e.metrics["train_loss"] for e in fit(fitting(Options()), TRAIN, epochs=15, batch_size=16)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_fit_equals_an_uninterrupted_fit(name: str, stop: int) -> None:
+    whole = fitting(Options(name=name))
+    expected = list(fit(whole, TRAIN, epochs=5, batch_size=16))
+
+    first = fitting(Options(name=name))
+    seen = []
+    for epoch in fit(first, TRAIN, epochs=5, batch_size=16):
+        seen.append(epoch)
+        noise_outside()
+        if epoch.epoch == stop:
+            break
+    second = fitting(Options(name=name))
+    second.load_state_dict(through_a_file(first.state_dict()))
+    seen += list(fit(second, TRAIN, epochs=5, batch_size=16))
+    assert without_seconds(seen) == without_seconds(expected)
+    assert same(second.state_dict(), whole.state_dict())
+
+
+STRATEGIES = [
+    ("joint", {}),
+    ("darts", {"order": 1}),
+    ("darts", {"order": 2}),
+    ("unrolled", {}),
+]
+
+
+@pytest.mark.parametrize(("strategy", "options"), STRATEGIES, ids=str)
+def test_a_resumed_search_equals_an_uninterrupted_search(strategy: str, options: dict[str, Any]) -> None:
+    whole = searching(strategy, options)
+    expected = list(search(whole, TRAIN, VAL, epochs=4, batch_size=32))
+
+    first = searching(strategy, options)
+    seen = []
+    for epoch in search(first, TRAIN, VAL, epochs=4, batch_size=32):
+        seen.append(epoch)
+        noise_outside()
+        if epoch.epoch == 2:
+            break
+    second = searching(strategy, options)
+    second.load_state_dict(through_a_file(first.state_dict()))
+    seen += list(search(second, TRAIN, VAL, epochs=4, batch_size=32))
+    assert without_seconds(seen) == without_seconds(expected)
+    assert same(second.state_dict(), whole.state_dict())
+
+
+def test_a_search_records_what_happened_in_every_epoch() -> None:
+    run = searching("darts", {"order": 2, "lr": 0.05})
+    epochs = list(search(run, TRAIN, VAL, epochs=3, batch_size=32))
+    names = {"train_loss", "val_loss", "val_accuracy", "entropy", "temperature", "seconds"}
+    assert [set(epoch.metrics) for epoch in epochs] == [names] * 3
+    assert [epoch.metrics["temperature"] for epoch in epochs] == pytest.approx([1.0, 0.1**0.5, 0.1])
+    (rows,) = run.weights_over_time.values()
+    assert len(rows) == 4
+    assert rows[0] == pytest.approx([1 / 3] * 3)
+    assert all(sum(row) == pytest.approx(1.0) for row in rows)
+    assert rows[3] != rows[0]
+
+
+def test_the_check_before_the_first_step_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = searching("darts", {"order": 2})
+    next(search(checked, TRAIN, VAL, epochs=1, batch_size=32))
+    monkeypatch.setattr("nasact.training.loop.check_search_moves", lambda *arguments: None)
+    unchecked = searching("darts", {"order": 2})
+    next(search(unchecked, TRAIN, VAL, epochs=1, batch_size=32))
+    assert same(checked.state_dict(), unchecked.state_dict())
+
+
+def test_a_fit_that_diverges_says_where() -> None:
+    poisoned = Examples(TRAIN.x.clone(), TRAIN.y)
+    poisoned.x[5] = float("inf")
+    with pytest.raises(Divergence, match=r"^retrain epoch 1, training loss: .* got nan"):
+        list(fit(fitting(Options()), poisoned, epochs=2, batch_size=16))
+
+
+def test_a_search_that_diverges_says_where() -> None:
+    run = searching("darts", {"order": 1})
+    generator = search(run, TRAIN, VAL, epochs=3, batch_size=32)
+    next(generator)
+    with torch.no_grad():
+        run.supernet.weight_parameters()[0].fill_(float("nan"))
+    with pytest.raises(Divergence, match=r"^search epoch 2, .*nan"):
+        next(generator)
+
+
+def test_an_empty_split_is_told_before_anything_is_trained() -> None:
+    empty = Examples(TRAIN.x[:0], TRAIN.y[:0])
+    with pytest.raises(DataError, match="search: validation data: the split is empty"):
+        next(search(searching("joint", {}), TRAIN, empty, epochs=1, batch_size=8))
+    with pytest.raises(DataError, match="retrain: training data: the split is empty"):
+        next(fit(fitting(Options()), empty, epochs=1, batch_size=8))

@@ -1,0 +1,61 @@
+"""The temperature over the epochs of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+
+from nasact.errors import StudyError, UnknownName
+from nasact.training.schedule import Constant, Exponential, build_schedule
+
+
+@dataclass(frozen=True)
+class Options:
+    schedule: str = "constant"
+    start: float = 1.0
+    end: float | None = None
+
+
+def test_exponential_goes_from_start_to_end_by_one_factor() -> None:
+    schedule = Exponential(2.0, 0.02)
+    values = [schedule.temperature(epoch, 9) for epoch in range(9)]
+    assert values[0] == 2.0
+    assert values[-1] == 0.02
+    factors = [after / before for before, after in pairwise(values)]
+    assert factors == pytest.approx([0.01 ** (1 / 8)] * 8)
+
+
+def test_a_single_epoch_has_the_start_temperature() -> None:
+    assert Exponential(2.0, 0.5).temperature(0, 1) == 2.0
+
+
+def test_constant_stays() -> None:
+    assert {Constant(0.7).temperature(epoch, 5) for epoch in range(5)} == {0.7}
+
+
+def test_schedules_are_built_by_name() -> None:
+    assert build_schedule(Options("constant", 0.5)) == Constant(0.5)
+    assert build_schedule(Options("exponential", 1.0, 0.1)) == Exponential(1.0, 0.1)
+    assert build_schedule(Options("exponential", 0.3)) == Exponential(0.3, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (Options("constant", 0.0), "search.temperature.start: a temperature must be finite and above 0, but got 0.0"),
+        (Options("exponential", 1.0, -1.0), "search.temperature.end: a temperature must be finite and above 0"),
+        (Options("constant", float("nan")), "but got nan"),
+        (Options("constant", 1.0, 0.1), "Did you mean schedule 'exponential'"),
+    ],
+)
+def test_a_temperature_that_cannot_be_is_one_line(options: Options, line: str) -> None:
+    with pytest.raises(StudyError) as raised:
+        build_schedule(options)
+    assert line in str(raised.value)
+
+
+def test_an_unknown_schedule_names_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'exponential'"):
+        build_schedule(Options("exponental"))

@@ -65,7 +65,7 @@ class Candidate:
     """A function that may stand at an activation site, and what is known of it.
 
     Facts hold at the initial betas; `monotone` (non-decreasing) holds at every beta within its bounds. `left` and
-    `right` say what the function approaches at -inf and +inf: a formula in x, or `oscillates`, or `?` where nobody said.
+    `right` say what the function approaches at -inf and +inf: a formula in x, or `oscillates`, or `?` if unsaid.
     `kinks` are the points where the derivative jumps, `jumps` those of them where the value does.
     """
 
@@ -106,7 +106,7 @@ class Candidate:
             raise NasactError(f"function {self.name!r}: two parameters have the same name")
 
     def __call__(self, x: Tensor, *betas: float | Tensor, dim: int = -1) -> Tensor:
-        """f(x): betas that are not given take their initial values; `dim` is where a coupled function's features lie."""
+        """f(x): betas that are not given take their initial values; `dim` is what a coupled function couples."""
         if len(betas) > len(self.betas):
             raise NasactError(f"function {self.name!r} has {len(self.betas)} parameters, but got {len(betas)}")
         values = (*betas, *(beta.init for beta in self.betas[len(betas) :]))
@@ -137,7 +137,7 @@ def register_function(
 ) -> Candidate:
     """Register a function of your own in one line: `register_function("my_act", lambda x: x * torch.sigmoid(x))`.
 
-    `facts` are any fields of `Candidate`; what is not said is not assumed. Learnable parameters, `{name: initial value}`
+    `facts` are any fields of `Candidate`; what is not said is not assumed. Learnable parameters, `{name: initial}`
     or `Beta` records, are passed to the function after x.
     """
     known = [field.name for field in fields(Candidate) if field.name not in ("name", "function", "betas")]

@@ -17,6 +17,8 @@ from nasact.activations.candidate import INF, Candidate, register
 # e^-e^8 = 0 and tanh(e^4) = 1 exactly in float64
 _GOLU_ZERO = -8.0
 _TANHEXP_ONE = 4.0
+# tanh(softplus(40)) = 1 likewise
+_MISH_ONE = 40.0
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -25,6 +27,11 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
 def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
+
+
+def mish(x: Tensor) -> Tensor:
+    # torch's second derivative is nan where e^x overflows
+    return torch.where(x > _MISH_ONE, x, functional.mish(torch.clamp(x, max=_MISH_ONE)))
 
 
 def tanhexp(x: Tensor) -> Tensor:
@@ -104,7 +111,7 @@ register(
 register(
     Candidate(
         name="mish",
-        function=functional.mish,
+        function=mish,
         formula="x tanh(ln(1 + e^x))",
         source="arXiv:1908.08681",
         range=(-0.30884341301725041, INF),

@@ -1,4 +1,4 @@
-"""Candidates that are powers of x, each changed where its slope would have no bound, so that deep networks can train."""
+"""Candidates that are powers of x, each changed where its slope would have no bound."""
 
 from __future__ import annotations
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from nasact.activations.candidate import EVERYWHERE, Candidate, register
+
+
+def hard_sigmoid(x: Tensor) -> Tensor:
+    # the same bits as functional.hardsigmoid, which has no second derivative (torch 2.15: hardsigmoid_backward)
+    return (functional.hardtanh(x, -3.0, 3.0) + 3.0) / 6.0
+
 
 register(
     Candidate(
@@ -51,7 +57,7 @@ register(
 register(
     Candidate(
         name="hard_sigmoid",
-        function=functional.hardsigmoid,
+        function=hard_sigmoid,
         formula="min(max(x / 6 + 1/2, 0), 1)",
         source="arXiv:1905.02244",
         range=(0.0, 1.0),

@@ -116,7 +116,8 @@ def _compose(path: Path, place: str) -> yaml.Node | None:
 def _text(place: str, key: str, node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str":
         return str(node.value)
-    got = repr(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+    collection = "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
+    got = repr(node.value) if isinstance(node, yaml.ScalarNode) else collection
     raise StudyError(f"{_at(place, node)}: {key}: expected a text, but got {got}")
 
 

@@ -1,0 +1,152 @@
+"""Every name a study may use, checked in one place against the registries of the rooms below.
+
+The registries need torch, so they are imported when a study is validated, never when this module is. Every function
+here returns the canonical name or raises a ValueError whose text is the line the user reads.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nasact.errors import NasactError, did_you_mean
+
+INITS = ("uniform", "original")
+OPTIMISERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "exponential")
+ENGINES = ("optuna",)
+SAMPLERS = ("tpe", "random", "grid")
+PRUNERS = ("hyperband", "median", "none")
+BASELINES = ("original", "best_single", "random_mixture")
+
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def dataset(name: str) -> str:
+    from nasact.tasks import DATASETS
+
+    return _registered_or_imported("dataset", name, DATASETS.names(), "nasact list datasets")
+
+
+def model(name: str) -> str:
+    from nasact.tasks import MODELS
+
+    return _registered_or_imported("model", name, MODELS.names(), "nasact list models")
+
+
+def strategy(name: str) -> str:
+    from nasact.bilevel import STRATEGIES
+
+    return _one_of("strategy", name, STRATEGIES.names(), "nasact list strategies")
+
+
+def strategy_mistake(name: str, options: Mapping[str, Any]) -> tuple[str | None, str] | None:
+    """The option that the strategy refuses (None where it is their combination), and why; None if they are fine."""
+    from nasact.bilevel import build
+
+    alone: list[tuple[str | None, dict[str, Any]]] = [(option, {option: value}) for option, value in options.items()]
+    for option, part in [*alone, (None, dict(options))]:
+        try:
+            build(name, part)
+        except NasactError as error:
+            return option, str(error).removeprefix(f"{option} ")
+    return None
+
+
+def strategy_option_is_float(name: str, option: str) -> bool:
+    """Whether the strategy declares `option` as a float (False for a name or an option that does not exist)."""
+    from nasact.bilevel import STRATEGIES
+
+    if name not in STRATEGIES:
+        return False
+    return typing.get_type_hints(STRATEGIES.get(name)).get(option) is float
+
+
+def normaliser(name: str) -> str:
+    from nasact.mixture import NORMALISERS
+
+    return _one_of("normaliser", name, NORMALISERS.names())
+
+
+def level(name: str) -> str:
+    from nasact.mixture import LEVELS
+
+    return _one_of("level", name, LEVELS)
+
+
+def function(name: str) -> str:
+    """The canonical name of a candidate function: `swish` is `silu`."""
+    from nasact.activations import get
+
+    try:
+        return get(name).name
+    except NasactError as error:
+        raise ValueError(str(error)) from None
+
+
+def space(name: str) -> tuple[str, ...]:
+    """The functions of the search space called `name`."""
+    from nasact.activations import load_space, space_names
+
+    _one_of("search space", name, space_names(), "nasact list spaces")
+    return tuple(function(one) for one in load_space(name))
+
+
+def baseline(name: str) -> str:
+    """One of BASELINES, or a candidate function that is put at every site."""
+    if name in BASELINES:
+        return name
+    from nasact.activations import names
+
+    try:
+        return function(name)
+    except ValueError:
+        hint = did_you_mean(name, (*BASELINES, *names()))
+        raise ValueError(f"unknown baseline {name!r}.{hint} ({', '.join(BASELINES)}, or a function)") from None
+
+
+def init(name: str) -> str:
+    return _one_of("init", name, INITS)
+
+
+def optimiser(name: str) -> str:
+    return _one_of("optimiser", name, OPTIMISERS)
+
+
+def schedule(name: str) -> str:
+    return _one_of("schedule", name, SCHEDULES)
+
+
+def engine(name: str) -> str:
+    return _one_of("engine", name, ENGINES)
+
+
+def sampler(name: str) -> str:
+    return _one_of("sampler", name, SAMPLERS)
+
+
+def pruner(name: str) -> str:
+    return _one_of("pruner", name, PRUNERS)
+
+
+def _one_of(kind: str, name: str, known: Iterable[str], listing: str = "") -> str:
+    known = tuple(known)
+    if name not in known:
+        raise ValueError(
+            f"unknown {kind} {name!r}.{did_you_mean(name, known)} ({listing or 'one of ' + ', '.join(known)})"
+        )
+    return name
+
+
+def _registered_or_imported(kind: str, name: str, known: tuple[str, ...], listing: str) -> str:
+    """A registered name, or an import path. What the path imports is checked when it is imported, not here."""
+    if ":" not in name:
+        if "." in name and not did_you_mean(name, known):
+            parent, _, last = name.rpartition(".")
+            raise ValueError(f"unknown {kind} {name!r}. An import path is written with a colon: '{parent}:{last}'")
+        return _one_of(kind, name, known, listing)
+    if not _IMPORT_PATH.fullmatch(name):
+        raise ValueError(f"an import path looks like 'package.module:function', but got {name!r}")
+    return name

@@ -1,0 +1,270 @@
+"""TrialSpec: everything one trial is told, as a strict, frozen tree of plain values. Search domains are not known here.
+
+Names are checked through `names`; whatever contradicts itself is refused. Errors are pydantic's, told to users by
+`problems`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from nasact.study import names, shorthand
+
+NOT_OF_A_TRIAL = ("name", "outer", "compare")
+
+
+def at(path: tuple[str, ...], message: str) -> PydanticCustomError:
+    """An error about the place `path` below the model that raises it."""
+    return PydanticCustomError("at", "{message}", {"message": message, "path": path})
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _top_k(value: Any) -> int | Literal["all"]:
+    if value == "all" and isinstance(value, str):
+        return "all"
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"must be a whole number of at least 1, or 'all', but got {value!r}")
+    return value
+
+
+def _unique(names_: tuple[str, ...]) -> tuple[str, ...]:
+    for index, name in enumerate(names_):
+        if name in names_[:index]:
+            raise ValueError(f"{name!r} is given twice")
+    return names_
+
+
+def _functions(value: Any) -> Any:
+    return names.space(value) if isinstance(value, str) else _as_tuple(value)
+
+
+def _some(functions: tuple[str, ...]) -> tuple[str, ...]:
+    if not functions:
+        raise ValueError("the candidate set is empty: name at least one function (nasact list functions)")
+    return functions
+
+
+_MOMENTUM = 0.9
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+TopK = Annotated[int | Literal["all"], PlainValidator(_top_k, json_schema_input_type=int | Literal["all"])]
+FunctionName = Annotated[str, AfterValidator(names.function)]
+Functions = Annotated[
+    tuple[FunctionName, ...], BeforeValidator(_functions), AfterValidator(_some), AfterValidator(_unique)
+]
+Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
+Baselines = Annotated[
+    tuple[Annotated[str, AfterValidator(names.baseline)], ...], BeforeValidator(_as_tuple), AfterValidator(_unique)
+]
+
+
+class Node(BaseModel):
+    """A part of the tree: no unknown key, no conversion that the user did not write, no later change."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Component(Node):
+    """A thing chosen by name, with options that only it understands. Written flat: `{name: mlp, hidden: [64, 64]}`."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_options(cls, value: Any) -> Any:
+        value = shorthand.named(value) if isinstance(value, str | dict) else value
+        if not isinstance(value, dict) or (
+            set(value) <= {"name", "options"} and isinstance(value.get("options"), dict)
+        ):
+            return value
+        options = {key: entry for key, entry in value.items() if key != "name"}
+        return {**({"name": value["name"]} if "name" in value else {}), "options": options}
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
+
+
+class Dataset(Component):
+    name: Annotated[str, AfterValidator(names.dataset)]
+
+
+class Model(Component):
+    name: Annotated[str, AfterValidator(names.model)]
+
+
+class Strategy(Component):
+    name: Annotated[str, AfterValidator(names.strategy)]
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Strategy:
+        mistake = names.strategy_mistake(self.name, self.options)
+        if mistake is not None:
+            option, message = mistake
+            raise at(() if option is None else (option,), message)
+        return self
+
+
+class Task(Node):
+    """What is learnt: data, model, and how much of the training data is held out to choose by."""
+
+    dataset: Dataset
+    model: Model
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    train_limit: AtLeastOne | None = None
+    test_limit: AtLeastOne | None = None
+
+
+class Sites(Node):
+    """Which activations of the model are searched, by patterns of their names."""
+
+    include: Patterns = ("*",)
+    exclude: Patterns = ()
+    partial: bool = False
+
+
+class Temperature(Node):
+    """The temperature of the normaliser over the epochs of a search."""
+
+    start: Positive = 1.0
+    end: Positive | None = None
+    schedule: Annotated[str, AfterValidator(names.schedule)] = "constant"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return shorthand.temperature(value) if isinstance(value, int | float | dict) else value
+
+    @model_validator(mode="after")
+    def _end_fits_schedule(self) -> Temperature:
+        if self.schedule == "constant" and self.end is not None:
+            raise at(("end",), "a constant temperature has no `end` (schedule: exponential anneals towards it)")
+        if self.schedule == "exponential" and self.end is None:
+            raise at(("schedule",), "an exponential temperature needs an `end` greater than 0")
+        return self
+
+
+class Optimiser(Node):
+    """What trains the network's weights. `momentum` belongs to sgd."""
+
+    name: Annotated[str, AfterValidator(names.optimiser)] = "adam"
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = _MOMENTUM
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return shorthand.named(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _momentum_is_for_sgd(self) -> Optimiser:
+        if self.name != "sgd" and "momentum" in self.model_fields_set:
+            raise at(("momentum",), f"only sgd has a momentum, but the optimiser is {self.name!r}")
+        return self
+
+    @model_serializer
+    def _own_keys(self) -> dict[str, Any]:
+        tree = {"name": self.name, "lr": self.lr, "weight_decay": self.weight_decay}
+        # a momentum that was not chosen is not written down: where `name` is a domain, adam would refuse it
+        return tree if self.momentum == _MOMENTUM else tree | {"momentum": self.momentum}
+
+
+class Search(Node):
+    """How mixture weights and network weights are trained together."""
+
+    strategy: Strategy = Field(default_factory=lambda: Strategy(name="darts", options={"order": 2}))
+    level: Annotated[str, AfterValidator(names.level)] = "layer"
+    normaliser: Annotated[str, AfterValidator(names.normaliser)] = "softmax"
+    init: Annotated[str, AfterValidator(names.init)] = "uniform"
+    temperature: Temperature = Field(default_factory=Temperature)
+    epochs: AtLeastOne = 20
+    batch_size: AtLeastOne = 64
+    optimiser: Optimiser = Field(default_factory=Optimiser)
+
+
+class Derive(Node):
+    """How many functions a site keeps."""
+
+    top_k: TopK = 1
+
+
+class Retrain(Node):
+    """How the derived network is trained from scratch; what is not given is as in the search."""
+
+    epochs: AtLeastOne = 40
+    batch_size: AtLeastOne | None = None
+    optimiser: Optimiser | None = None
+
+
+class Compare(Node):
+    """What the derived network is compared with, and over how many seeds."""
+
+    baselines: Baselines = names.BASELINES
+    seeds: AtLeastOne = 5
+
+
+class Outer(Node):
+    """How the domains of the study are searched."""
+
+    engine: Annotated[str, AfterValidator(names.engine)] = "optuna"
+    sampler: Annotated[str, AfterValidator(names.sampler)] = "tpe"
+    pruner: Annotated[str, AfterValidator(names.pruner)] = "hyperband"
+    trials: AtLeastOne = 20
+
+
+class TrialSpec(Node):
+    """One trial, fully decided."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "study"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    task: Task
+    search_space: Functions
+    sites: Sites = Field(default_factory=Sites)
+    search: Search = Field(default_factory=Search)
+    derive: Derive = Field(default_factory=Derive)
+    retrain: Retrain = Field(default_factory=Retrain)
+    compare: Compare = Field(default_factory=Compare)
+    outer: Outer = Field(default_factory=Outer)
+
+    @model_validator(mode="after")
+    def _top_k_fits_space(self) -> TrialSpec:
+        top_k, size = self.derive.top_k, len(self.search_space)
+        if isinstance(top_k, int) and top_k > size:
+            message = f"must not be larger than the candidate set, but got (top_k={top_k}, candidates={size})"
+            raise at(("derive", "top_k"), message)
+        return self
+
+    def to_tree(self) -> dict[str, Any]:
+        """The same as plain JSON types, in the form a study is written in."""
+        return self.model_dump(mode="json")
+
+    def key(self) -> str:
+        """Equal for two specs exactly if they ask for the same trial: name, outer loop and comparison are left out."""
+        own = {part: value for part, value in self.to_tree().items() if part not in NOT_OF_A_TRIAL}
+        return hashlib.sha256(canonical_json(own).encode()).hexdigest()[:16]
+
+
+def canonical_json(tree: Any) -> str:
+    """One text for one tree, whatever the order of its keys."""
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,166 @@
+"""The Study: what `nasact search` is asked to do, as one strict tree whose scalars may be search domains.
+
+`Study.load` reads YAML by name or path, `Study.from_tree` a tree from Python or JSON; `fill` turns a sampler's values
+into the TrialSpec of one trial. Knows no sampler, no training, no tracking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nasact.errors import StudyError, did_you_mean
+from nasact.resources import shipped, shipped_names
+from nasact.study.domains import Choice, Domain, Parameter, Scalar, Subset, is_domain, put
+from nasact.study.problems import Problem, shown, study_error
+from nasact.study.resolve import resolve, validated
+from nasact.study.shorthand import Path as TreePath
+from nasact.study.source import Source, dotted, read_file, read_text, write_text
+from nasact.study.spec import TrialSpec, canonical_json
+
+# what may change when a study is continued under its name: trials already run keep their meaning
+MAY_CHANGE: tuple[TreePath, ...] = (("outer", "trials"), ("compare", "seeds"), ("compare", "baselines"))
+
+FLAG = Choice((True, False))
+
+_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that holds together: names known, domains within their fields' bounds.
+
+    `spec` has a representative in the place of every domain, `parameters` are what a sampler samples, by dotted path,
+    `tree` is the study as resolved: plain types, every default filled in. A subset of functions is one true/false
+    parameter a function (`search_space.relu`).
+    """
+
+    spec: TrialSpec
+    parameters: dict[str, Parameter]
+    tree: dict[str, Any]
+    domains: tuple[tuple[TreePath, Domain], ...] = field(default=(), compare=False, repr=False)
+    source: Source | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def load(cls, name_or_path: str | os.PathLike[str]) -> Study:
+        """A shipped study by its name, or any by a path (with a slash, or ending in .yaml or .yml).
+
+        A study without a `name` that is read from a path is called like its file.
+        """
+        text = os.fspath(name_or_path)
+        if not (isinstance(name_or_path, Path) or "/" in text or os.sep in text or text.endswith((".yaml", ".yml"))):
+            known = shipped_names("studies")
+            if text not in known:
+                hint = did_you_mean(text, known) or " A study of your own is given as a path: './mine.yaml'."
+                raise StudyError(f"unknown study {text!r}.{hint} (nasact list studies)")
+            text = str(shipped("studies") / f"{text}.yaml")
+        path = Path(text)
+        tree, source = read_file(path, text)
+        if "name" not in tree and _STEM.fullmatch(path.stem):
+            tree["name"] = path.stem
+        return cls.from_tree(tree, source)
+
+    @classmethod
+    def from_yaml(cls, text: str, label: str = "study") -> Study:
+        """A study from YAML text; `label` stands for the file in messages."""
+        return cls.from_tree(*read_text(text, label))
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any], source: Source | None = None) -> Study:
+        """A study from a tree of plain values, or a StudyError with a line for each mistake."""
+        resolved = resolve(tree, source)
+        parameters = dict(item for path, domain in resolved.domains for item in _parameters(path, domain).items())
+        return cls(resolved.spec, parameters, resolved.tree, resolved.domains, source)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def to_yaml(self) -> str:
+        """The study as resolved; reading it gives an equal study."""
+        return write_text(self.tree)
+
+    def fill(self, params: Mapping[str, Any]) -> TrialSpec:
+        """The spec of the trial with these values, one for every parameter.
+
+        Where a subset has fewer functions switched on than its `min`, the first ones that are off are switched on.
+        """
+        problems = [
+            Problem((name,), f"unknown parameter.{did_you_mean(name, self.parameters)}")
+            for name in params
+            if name not in self.parameters
+        ]
+        for name, parameter in self.parameters.items():
+            if name not in params:
+                problems.append(Problem((name,), "no value for this parameter"))
+            elif not parameter.holds(params[name]):
+                problems.append(Problem((name,), f"{shown(params[name])} is not within {shown(parameter.node())}"))
+        if problems:
+            raise study_error(problems)
+        tree = self.tree
+        for path, domain in self.domains:
+            tree = put(tree, path, _value(path, domain, params))
+        spec, problems = validated(tree)
+        if spec is None:
+            raise study_error(problems)
+        return spec
+
+    def fingerprint(self) -> str:
+        """Equal for studies whose trials can stand in one table; see MAY_CHANGE."""
+        return hashlib.sha256(canonical_json(_lasting(self.tree)).encode()).hexdigest()
+
+    def differences(self, other_tree: Mapping[str, Any]) -> list[str]:
+        """What changed from another (older) study's tree to this one: `search.epochs: 20 -> 30`, a line each."""
+        old, new = dict(_leaves(_lasting(other_tree))), dict(_leaves(_lasting(self.tree)))
+        paths = dict.fromkeys((*old, *new))
+        return [
+            f"{dotted(path)}: {_told(old, path)} -> {_told(new, path)}"
+            for path in paths
+            if canonical_json(old.get(path)) != canonical_json(new.get(path)) or (path in old) != (path in new)
+        ]
+
+
+def _parameters(path: TreePath, domain: Domain) -> dict[str, Parameter]:
+    if isinstance(domain, Subset):
+        return {_flag(path, item): FLAG for item in domain.items}
+    return {dotted(path): domain}
+
+
+def _value(path: TreePath, domain: Domain, params: Mapping[str, Any]) -> Any:
+    if isinstance(domain, Subset):
+        return domain.chosen({index for index, item in enumerate(domain.items) if params[_flag(path, item)]})
+    return params[dotted(path)]
+
+
+def _flag(path: TreePath, item: Scalar) -> str:
+    return f"{dotted(path)}.{item}"
+
+
+def _lasting(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree without what may change between two runs of one study."""
+    return {
+        section: {key: value for key, value in held.items() if (section, key) not in MAY_CHANGE}
+        if isinstance(held, dict)
+        else held
+        for section, held in tree.items()
+    }
+
+
+def _leaves(tree: Mapping[str, Any], path: TreePath = ()) -> list[tuple[TreePath, Any]]:
+    """Values by path; a list and a domain are values."""
+    leaves: list[tuple[TreePath, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict) and not is_domain(value):
+            leaves += _leaves(value, (*path, key))
+        else:
+            leaves.append(((*path, key), value))
+    return leaves
+
+
+def _told(leaves: Mapping[TreePath, Any], path: TreePath) -> str:
+    return shown(leaves[path], width=200) if path in leaves else "not given"

@@ -1,0 +1,27 @@
+"""Datasets and models that studies name, and the user's own by import path.
+
+May be imported by the study and everything above it; knows nothing of activations, searches or trials.
+"""
+
+from __future__ import annotations
+
+from nasact.tasks.datasets import DATASETS, DatasetRecord, load_data, register_dataset
+from nasact.tasks.models import MODELS, ModelRecord, build_model, register_model
+from nasact.tasks.source import Source
+from nasact.tasks.split import Data, Split, TestSet, check_split
+
+__all__ = [
+    "DATASETS",
+    "MODELS",
+    "Data",
+    "DatasetRecord",
+    "ModelRecord",
+    "Source",
+    "Split",
+    "TestSet",
+    "build_model",
+    "check_split",
+    "load_data",
+    "register_dataset",
+    "register_model",
+]

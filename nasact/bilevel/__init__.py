@@ -1,0 +1,41 @@
+"""The bilevel room: hypergradients (pure functions of one signature) and the strategies that update `w` and alpha.
+
+Knows a supernet by its parameters, `mixtures()` and `project_()`; knows no study, no data set, no trial.
+"""
+
+from __future__ import annotations
+
+from nasact.bilevel.check import check_search_moves
+from nasact.bilevel.hypergradients import HYPERGRADIENTS, Hypergradient
+from nasact.bilevel.inner import InnerStep, inner_step
+from nasact.bilevel.problem import Batch, Problem, SupernetProblem, Tensors
+from nasact.bilevel.strategies import (
+    DARTS,
+    STRATEGIES,
+    Joint,
+    SearchState,
+    StepReport,
+    Strategy,
+    Unrolled,
+    build,
+)
+
+__all__ = [
+    "DARTS",
+    "HYPERGRADIENTS",
+    "STRATEGIES",
+    "Batch",
+    "Hypergradient",
+    "InnerStep",
+    "Joint",
+    "Problem",
+    "SearchState",
+    "StepReport",
+    "Strategy",
+    "SupernetProblem",
+    "Tensors",
+    "Unrolled",
+    "build",
+    "check_search_moves",
+    "inner_step",
+]

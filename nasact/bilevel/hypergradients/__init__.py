@@ -1,0 +1,30 @@
+"""Hypergradients: d validation loss / d alpha. Pure functions with one signature; to register one is to test it.
+
+They know a `Problem` and an `InnerStep`; no supernet, no optimiser.
+"""
+
+from __future__ import annotations
+
+from nasact.bilevel.hypergradients.finite_difference import finite_difference
+from nasact.bilevel.hypergradients.first_order import first_order
+from nasact.bilevel.hypergradients.record import Hypergradient, HypergradientFunction
+from nasact.bilevel.hypergradients.second_order import mixed_product, second_order
+from nasact.bilevel.hypergradients.unrolled import unrolled
+from nasact.registry import Registry
+
+HYPERGRADIENTS: Registry[HypergradientFunction] = Registry("hypergradient")
+HYPERGRADIENTS.register("first_order", first_order)
+HYPERGRADIENTS.register("second_order", second_order)
+HYPERGRADIENTS.register("finite_difference", finite_difference)
+HYPERGRADIENTS.register("unrolled", unrolled)
+
+__all__ = [
+    "HYPERGRADIENTS",
+    "Hypergradient",
+    "HypergradientFunction",
+    "finite_difference",
+    "first_order",
+    "mixed_product",
+    "second_order",
+    "unrolled",
+]

@@ -1,0 +1,14 @@
+"""The hypergradient that takes `w` as it is: grad_alpha Lval(w, alpha)."""
+
+from __future__ import annotations
+
+from nasact.bilevel.hypergradients.record import Hypergradient
+from nasact.bilevel.inner import InnerStep
+from nasact.bilevel.problem import Problem, Tensors, gradients, leaves, materialise
+
+
+def first_order(problem: Problem, w: Tensors, alpha: Tensors, inner: InnerStep) -> Hypergradient:
+    """First-order DARTS (arXiv:1806.09055, section 2.3 with xi = 0): the inner step is ignored."""
+    alpha = leaves(alpha)
+    loss = problem.val_loss(tuple(weight.detach() for weight in w), alpha)
+    return Hypergradient(materialise(gradients(loss, alpha), alpha), None, loss.detach())

@@ -1,0 +1,29 @@
+"""Strategies: how `w` and alpha are updated. Frozen records of hyperparameters; to register is to be listed and tested.
+
+Each class says its `source`, its one-line `guarantee` and its `cost`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nasact.bilevel.strategies.darts import DARTS
+from nasact.bilevel.strategies.joint import Joint
+from nasact.bilevel.strategies.options import from_options
+from nasact.bilevel.strategies.state import SearchState, StepReport, Strategy
+from nasact.bilevel.strategies.unrolled import Unrolled
+from nasact.registry import Registry
+
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "nasact list strategies")
+STRATEGIES.register("joint", Joint)
+STRATEGIES.register("darts", DARTS)
+STRATEGIES.register("unrolled", Unrolled)
+
+
+def build(name: str, options: Mapping[str, Any]) -> Strategy:
+    """The strategy called `name` with these options; StudyError names the option that is unknown or out of range."""
+    return from_options(f"strategy {name!r}", STRATEGIES.get(name), options)
+
+
+__all__ = ["DARTS", "STRATEGIES", "Joint", "SearchState", "StepReport", "Strategy", "Unrolled", "build"]

@@ -1,0 +1,155 @@
+"""What a strategy keeps between steps, what it reports, and the two updates that all strategies share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nasact.bilevel.hypergradients import Hypergradient
+from nasact.bilevel.problem import Batch, Gradients, Loss, require_weights_known, scalar, trainable_weights
+from nasact.errors import Divergence, StoreError, StudyError, SurgeryError
+
+if TYPE_CHECKING:
+    from nasact.supernet import Supernet
+
+ALPHA_BETAS = (0.5, 0.999)
+"""Adam's betas for alpha in DARTS (arXiv:1806.09055, section 3.1.1)."""
+
+
+@dataclass
+class SearchState:
+    """A search between two steps. The only thing that changes in a search."""
+
+    supernet: Supernet
+    weight_optimiser: torch.optim.Optimizer
+    alpha_optimiser: torch.optim.Optimizer
+    loss: Loss
+    step: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy that later steps do not change."""
+        return copy.deepcopy(
+            {
+                "supernet": {name: tensor.detach() for name, tensor in self.supernet.state_dict().items()},
+                "weight_optimiser": self.weight_optimiser.state_dict(),
+                "alpha_optimiser": self.alpha_optimiser.state_dict(),
+                "step": self.step,
+            }
+        )
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Continue where `saved` was taken; `saved` itself stays untouched."""
+        expected = {"supernet", "weight_optimiser", "alpha_optimiser", "step"}
+        if set(saved) != expected:
+            raise StoreError(f"a search state holds {sorted(expected)}, but got {sorted(saved)}")
+        saved = copy.deepcopy(dict(saved))
+        try:
+            self.supernet.load_state_dict(saved["supernet"])
+            self.weight_optimiser.load_state_dict(saved["weight_optimiser"])
+            self.alpha_optimiser.load_state_dict(saved["alpha_optimiser"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise StoreError(f"the saved search state does not fit this supernet: {reason}") from error
+        self.step = int(saved["step"])
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """The losses that one step saw: of the weight step on the training batch, of the hypergradient on validation."""
+
+    train_loss: float
+    val_loss: float | None
+
+
+class Strategy(Protocol):
+    """How `w` and alpha are updated: a frozen record of hyperparameters, its state apart in a `SearchState`."""
+
+    source: ClassVar[str]
+    guarantee: ClassVar[str]
+    cost: ClassVar[str]
+
+    @property
+    def lr(self) -> float: ...
+
+    def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> SearchState: ...
+
+    def alpha_gradient(self, state: SearchState, train: Batch, val: Batch) -> Hypergradient:
+        """The gradient that `step` would give alpha; changes nothing but the position of the random generator."""
+        ...
+
+    def step(self, state: SearchState, train: Batch, val: Batch) -> StepReport:
+        """One update of alpha and one of `w`, in place."""
+        ...
+
+
+def start(supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss, *, alpha_lr: float) -> SearchState:
+    """The state before the first step; alpha has an optimiser of its own: no weight decay, its own learning rate."""
+    alphas = supernet.arch_parameters()
+    if not alphas:
+        raise SurgeryError("the supernet has no architecture parameters: there is nothing to search")
+    require_weights_known(supernet)
+    optimised = {id(parameter) for group in weight_optimiser.param_groups for parameter in group["params"]}
+    for name, alpha in zip(alpha_names(supernet), alphas, strict=True):
+        if id(alpha) in optimised:
+            raise StudyError(f"{name}: its alpha is in the weight optimiser; give that weight_parameters() only")
+        if not alpha.requires_grad:
+            raise SurgeryError(f"{name}: its alpha is frozen (requires_grad is False)")
+    weights = trainable_weights(supernet)
+    if weights and not any(id(weight) in optimised for weight in weights):
+        raise StudyError("the weight optimiser holds no weight of the supernet; give it weight_parameters()")
+    alpha_optimiser = torch.optim.Adam(alphas, lr=alpha_lr, betas=ALPHA_BETAS, weight_decay=0.0)
+    return SearchState(supernet, weight_optimiser, alpha_optimiser, loss)
+
+
+def train_mode(supernet: Supernet) -> None:
+    """Back to train mode after an evaluation; a submodule that was frozen in eval mode by itself stays so."""
+    if not supernet.training:
+        supernet.train()
+
+
+def forward(state: SearchState, batch: Batch) -> Tensor:
+    """The loss through the real module, buffers updated."""
+    return scalar(state.loss(state.supernet(batch.x), batch.y))
+
+
+def move_alpha(state: SearchState, grads: Gradients) -> None:
+    """One step of alpha, then back to the set that its normaliser allows."""
+    alphas = state.supernet.arch_parameters()
+    require_finite_gradients(state, grads)
+    set_gradients(alphas, grads)
+    state.alpha_optimiser.step()
+    state.supernet.project_()
+
+
+def move_weights(state: SearchState, grads: Gradients) -> None:
+    set_gradients(trainable_weights(state.supernet), grads)
+    state.weight_optimiser.step()
+
+
+def set_gradients(parameters: Sequence[nn.Parameter], grads: Gradients) -> None:
+    """None stays None: torch's optimisers leave such a parameter alone, weight decay included."""
+    for parameter, grad in zip(parameters, grads, strict=True):
+        parameter.grad = grad
+
+
+def require_finite(loss: Tensor | None, name: str, state: SearchState) -> None:
+    if loss is not None and not bool(torch.isfinite(loss)):
+        raise Divergence(f"step {state.step + 1}: the {name} loss is {float(loss)}")
+
+
+def require_finite_gradients(state: SearchState, grads: Gradients) -> None:
+    for name, grad in zip(alpha_names(state.supernet), grads, strict=True):
+        if grad is not None and not bool(torch.isfinite(grad).all()):
+            raise Divergence(f"step {state.step + 1}: {name}: the gradient of alpha is not finite")
+
+
+def alpha_names(supernet: Supernet) -> list[str]:
+    """What to call each of `arch_parameters()` in a message: its site, or the parameter's own name."""
+    names = {id(parameter): f"parameter {name!r}" for name, parameter in supernet.named_parameters()}
+    names.update((id(mixture.alpha), f"site {site!r}") for site, mixture in supernet.mixtures().items())
+    return [names.get(id(alpha), f"alpha {index}") for index, alpha in enumerate(supernet.arch_parameters())]

@@ -1,4 +1,4 @@
-"""Kernels of the mixture op: one interface, interchangeable implementations. `reference` is the truth for the others' tests."""
+"""Kernels of the mixture op: one interface, interchangeable implementations. `reference` is the truth for tests."""
 
 from __future__ import annotations
 

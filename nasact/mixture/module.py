@@ -1,4 +1,4 @@
-"""The modules around the mixture op: Bank (the functions and their betas), Mixture (searched), FrozenMixture (derived)."""
+"""The modules around the mixture op: Bank (functions and their betas), Mixture (searched), FrozenMixture (derived)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ ORIGINAL = "original"
 def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     """Alphas and betas stay in float32 where the network computes in half precision: their steps are small."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _bind(function: Callable[..., Tensor], betas: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: function(x, *betas)
 
 
 class Bank(nn.Module):
@@ -61,7 +65,9 @@ class Bank(nn.Module):
         for candidate in self.candidates():
             for beta in candidate.betas:
                 key = f"{candidate.name}_{beta.name}"
-                start = given.pop(key, torch.tensor(beta.init)).to(device=device, dtype=_working_dtype(dtype))
+                start = given.pop(key, torch.tensor(beta.init, dtype=torch.float64)).to(
+                    device=device, dtype=_working_dtype(dtype)
+                )
                 if start.dim() and start.shape != torch.Size(layout.shape):
                     raise MixtureError(f"{where}: beta {key!r} has shape {tuple(start.shape)}, expected {layout.shape}")
                 self.betas[key] = nn.Parameter(start.expand(layout.shape).clone())
@@ -87,10 +93,16 @@ class Bank(nn.Module):
                 betas = [
                     self.layout.broadcast(self.betas[f"{name}_{beta.name}"].to(x.dtype), x) for beta in candidate.betas
                 ]
-                bound.append(lambda z, f=candidate.function, b=betas: f(z, *b))
+                bound.append(_bind(candidate.function, betas))
             else:
                 bound.append(candidate.function)
         return bound
+
+    def project_(self) -> None:
+        """Pull every beta back into its bounds, in place: outside them its gradient is zero."""
+        for candidate in self.candidates():
+            for beta in candidate.betas:
+                beta.clamp_(self.betas[f"{candidate.name}_{beta.name}"])
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Mix: x (N, ...), weights (*layout.shape, K) -> like x."""
@@ -125,7 +137,7 @@ class Mixture(nn.Module):
         working = _working_dtype(dtype)
         self.register_buffer("temperature", torch.tensor(1.0, device=device, dtype=working))
         self.set_temperature(temperature)
-        alpha = self.normaliser.inverse(self._start(init), self.temperature.double().cpu())
+        alpha = self.normaliser.inverse(self._start(init), torch.tensor(temperature, dtype=torch.float64))
         shape = (*bank.layout.shape, len(bank.names))
         self.alpha = nn.Parameter(alpha.to(device=device, dtype=working).expand(shape).clone())
 
@@ -166,7 +178,8 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Pull alpha back to the normaliser's feasible set, in place. Call after every step on alpha."""
+        """Pull alpha back to the normaliser's feasible set and betas into their bounds, in place. Call after every step."""
+        self.bank.project_()
         if self.normaliser.project is not None:
             self.alpha.copy_(self.normaliser.project(self.alpha))
 
@@ -176,7 +189,8 @@ class Mixture(nn.Module):
         return self.normaliser.weights(self.alpha, self.temperature, False).detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bank(x, self.normaliser.weights(self.alpha, self.temperature, self.training))
+        mixed: Tensor = self.bank(x, self.normaliser.weights(self.alpha, self.temperature, self.training))
+        return mixed
 
     def extra_repr(self) -> str:
         return f"{', '.join(self.names)}; {self.normaliser_name}, {self.bank.layout.level}"
@@ -208,7 +222,8 @@ class FrozenMixture(nn.Module):
         self.register_buffer("weights", weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bank(x, self.weights)
+        mixed: Tensor = self.bank(x, self.weights)
+        return mixed
 
     def extra_repr(self) -> str:
         return f"{', '.join(self.bank.names)}; {self.bank.layout.level}"

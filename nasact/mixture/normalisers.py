@@ -22,8 +22,9 @@ from nasact.registry import Registry
 class Normaliser:
     """How alphas become mixture weights.
 
-    `weights(alpha, temperature, sample)`: alpha (..., K) floating, temperature a 0-d tensor, `sample` whether a stochastic
-    normaliser draws noise (training) or gives its mean (evaluation). `inverse(p, temperature)`: alphas that yield `p`.
+    `weights(alpha, temperature, sample)`: alpha (..., K) floating, temperature a 0-d tensor, `sample` whether a
+    stochastic normaliser draws noise (training) or gives its mean (evaluation). `inverse(p, temperature)`: alphas that
+    yield `p`.
     """
 
     name: str
@@ -36,8 +37,8 @@ class Normaliser:
     signed: bool = False
     """Whether weights may be negative."""
     vertex_slack: float = 0.0
-    """Weight left to the other functions where the original function is to dominate at the start; 0 where the normaliser
-    reaches a vertex exactly and still has a gradient there."""
+    """Weight left to the other functions where one is to dominate at the start; 0 where the normaliser reaches a vertex
+    exactly and still has a gradient there."""
     project: Callable[[Tensor], Tensor] | None = None
     """The nearest feasible alphas; None where every alpha is feasible."""
     tempered: bool = False
@@ -55,7 +56,7 @@ class Normaliser:
         return p
 
     def renormalise(self, p: Tensor, where: str) -> Tensor:
-        """`p` (..., K) divided by the total that this normaliser promises; MixtureError naming `where` if that is zero."""
+        """`p` (..., K) divided by the total that this normaliser promises; MixtureError with `where` if that is zero."""
         if self.total == "none":
             return p
         scale = p.abs().sum(-1, keepdim=True)

@@ -23,8 +23,8 @@ def keep_top(p: Tensor, top_k: int) -> Tensor:
 def derive(supernet: Supernet, top_k: int | Literal["all"] = 1) -> Genotype:
     """The genotype of the `top_k` heaviest functions of every site (of every channel or unit at those levels).
 
-    The kept weights are renormalised as the normaliser promises (sum one; sum of magnitudes one for `abs`; left alone for
-    `free` and `sigmoid`) and frozen. Magnitude is the rule of DARTS (arXiv:1806.09055, section 2.4) and of paper 001.
+    The kept weights are renormalised as the normaliser promises (sum one; sum of magnitudes one for `abs`; left alone
+    for `free` and `sigmoid`) and frozen. Magnitude is the rule of DARTS (arXiv:1806.09055, section 2.4) and paper 001.
 
     Raises GenotypeError for a `top_k` below 1 or above the number of candidates, MixtureError where the kept weights
     cannot be normalised.

@@ -33,7 +33,7 @@ def _thaw(values: Nested) -> Any:
 
 @dataclass(frozen=True)
 class SiteGene:
-    """One site: `weights` has shape (*layout.shape, len(functions)); `betas` (*layout.shape) each, by "function_beta"."""
+    """One site: `weights` (*layout.shape, len(functions)); each beta (*layout.shape), by its key "function_beta"."""
 
     functions: tuple[str, ...]
     weights: Nested
@@ -106,7 +106,7 @@ class Genotype:
         return cls.uniform(model, ORIGINAL, **options)
 
     def random_like(self, space: str | Sequence[str], generator: torch.Generator) -> Genotype:
-        """A random genotype of the same sites, level and k: functions drawn without replacement, weights from the simplex."""
+        """A random genotype of the same sites, level and k: functions without replacement, weights from the simplex."""
         names = bank_names(space)
         sites = {}
         for name, gene in self.sites.items():

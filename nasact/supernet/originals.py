@@ -102,7 +102,8 @@ class Call(nn.Module):
 
 def is_activation(module: nn.Module) -> bool:
     """Whether `module` is one of torch's elementwise activations (a subclass that overrides forward is not)."""
-    return any(type(module).forward is kind.forward and isinstance(module, kind) for kind in _MODULES)
+    kinds = (kind for kind in _MODULES if isinstance(module, kind))
+    return any(type(module).forward is kind.forward for kind in kinds)
 
 
 def module_function(module: nn.Module) -> str:

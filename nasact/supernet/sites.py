@@ -66,7 +66,7 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Every site of one model object with its place; `traced` holds the graphs the nodes belong to, by id of the module."""
+    """Every site of one model object with its place; `traced`: the graphs its nodes belong to, by id of the module."""
 
     model: nn.Module
     sites: dict[str, tuple[Site, Place]]
@@ -262,7 +262,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 def find_plan(
     model: nn.Module, *, include: Sequence[str] = ("*",), exclude: Sequence[str] = (), partial: bool = False
 ) -> Plan:
-    """Every chosen site of `model` and where it is; SurgeryError where a part is out of reach and `partial` is not set."""
+    """Every chosen site of `model` and where it is; SurgeryError where a part is out of reach, unless `partial`."""
     finder = _Finder()
     if originals.is_activation(model):
         finder.add(ROOT, model, "module", Place(None, ROOT, out_of_place(model)), None)

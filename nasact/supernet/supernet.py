@@ -52,7 +52,7 @@ class Supernet(nn.Module):
             mixture.set_temperature(temperature)
 
     def project_(self) -> None:
-        """Pull every alpha back to its normaliser's feasible set. Call after each step on the alphas; often a no-op."""
+        """Pull alphas back to their normaliser's feasible set, betas into their bounds. Call after each step on alphas."""
         for mixture in self.mixtures().values():
             mixture.project_()
 
@@ -128,14 +128,14 @@ def relax(
 ) -> Supernet:
     """Make a supernet: each activation site of `model` becomes a trainable mixture of candidates.
 
-    `space`: name of a search space or candidate names. `level`: what shares one vector of weights, "layer", "channel" or
-    "neuron". `init`: "uniform" (paper 001), "original" (the model's own function joins the bank, and the supernet starts
-    as the model: exactly with affine, free, abs, ratio and convex weights, up to the normaliser's `vertex_slack` with the
-    others), or starting weights by function name. `include` / `exclude`: shell patterns over site names. `partial`:
-    accept that some activations are out of reach. `example_input`: one input of the model, needed at neuron level, and at
-    channel level where the layers before a site do not tell its channels. The model is copied unless `inplace`.
+    `space`: name of a search space or candidate names. `level`: what shares one vector of weights, "layer", "channel"
+    or "neuron". `init`: "uniform" (paper 001), "original" (the model's own function joins the bank, and the supernet
+    starts as the model: exactly with affine, free, abs, ratio and convex weights, up to the normaliser's `vertex_slack`
+    with the others), or starting weights by function name. `include` / `exclude`: shell patterns over site names.
+    `partial`: accept that some activations are out of reach. `example_input`: one input of the model, needed at neuron
+    level, and at channel level where the layers before a site do not tell its channels. Copies the model unless `inplace`.
 
-    Raises SurgeryError (no site, sites out of reach), MixtureError (a bank, level or init that cannot be) and UnknownName.
+    Raises SurgeryError (no site, sites out of reach), MixtureError (a bank, level or init that cannot be), UnknownName.
     """
     names = bank_names(space)
     if isinstance(init, str) and init not in ("uniform", "original"):

@@ -1,0 +1,246 @@
+"""Relaxing at every level, deriving, and genotypes that survive JSON and refuse what does not fit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nasact.errors import GenotypeError, MixtureError, UnknownName
+from nasact.mixture import NORMALISERS, FrozenMixture
+from nasact.supernet import Genotype, Supernet, derive, relax
+from nasact.supernet.derive import keep_top
+
+
+class ConvNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+        self.fc = nn.Linear(4 * 3 * 3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(self.fc(self.features(x).flatten(1)))
+
+
+X = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(name="model")
+def _model() -> nn.Module:
+    torch.manual_seed(0)
+    return ConvNet()
+
+
+def randomised(model: nn.Module, **options: Any) -> Supernet:
+    supernet = relax(model, ["relu", "tanh", "snake"], example_input=X, **options)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for alpha in supernet.arch_parameters():
+            alpha.copy_(torch.rand(alpha.shape, generator=generator) + 0.1)
+    supernet.project_()
+    return supernet.eval()
+
+
+@pytest.mark.parametrize(
+    ("level", "shapes"),
+    [("layer", [(3,), (3,)]), ("channel", [(4, 3), (5, 3)]), ("neuron", [(4, 6, 6, 3), (5, 3)])],
+)
+def test_levels_share_weights_by_site_channel_or_unit(model: nn.Module, level: str, shapes: list[Any]) -> None:
+    supernet = relax(model, ["relu", "tanh", "sin"], level=level, example_input=X)
+    assert [tuple(alpha.shape) for alpha in supernet.arch_parameters()] == shapes
+    assert supernet(X).shape == (6, 5)
+
+
+def test_channels_are_read_off_the_layers_without_an_example(model: nn.Module) -> None:
+    assert [tuple(a.shape) for a in relax(model, level="channel").arch_parameters()] == [(4, 4), (5, 4)]
+
+
+@pytest.mark.parametrize("level", ["layer", "channel", "neuron"])
+@pytest.mark.parametrize("normaliser", NORMALISERS.names())
+def test_deriving_all_functions_computes_what_the_supernet_does(model: nn.Module, level: str, normaliser: str) -> None:
+    supernet = randomised(model, level=level, normaliser=normaliser)
+    net = derive(supernet, "all").apply(supernet_weights_into(model, supernet)).eval()
+    torch.testing.assert_close(net(X), supernet(X), rtol=1e-5, atol=1e-6)
+    assert not isinstance(net, Supernet)
+
+
+def supernet_weights_into(model: nn.Module, supernet: Supernet) -> nn.Module:
+    """The model with the supernet's weights, so that only the activations differ."""
+    own = {name: value for name, value in supernet.model.state_dict().items() if name in model.state_dict()}
+    model.load_state_dict(own)
+    return model
+
+
+@given(
+    p=st.lists(st.floats(-3, 3).filter(lambda v: abs(v) > 1e-3), min_size=2, max_size=6, unique_by=abs),
+    k=st.integers(1, 6),
+)
+@settings(max_examples=80, deadline=None)
+def test_top_k_keeps_the_k_largest_magnitudes(p: list[float], k: int) -> None:
+    k = min(k, len(p))
+    kept = keep_top(torch.tensor(p, dtype=torch.float64), k)
+    expected = sorted(p, key=abs, reverse=True)[:k]
+    assert sorted(kept[kept != 0].tolist()) == pytest.approx(sorted(expected))
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_kept_weights_sum_to_one_and_are_frozen(model: nn.Module, top_k: int) -> None:
+    genotype = derive(randomised(model), top_k)
+    assert len(genotype.sites) == 2
+    net = genotype.apply(model)
+    for gene in genotype.sites.values():
+        assert len(gene.functions) == top_k
+        assert float(gene.weights_tensor().sum()) == pytest.approx(1.0)
+    frozen = [module for module in net.modules() if isinstance(module, FrozenMixture)]
+    assert len(frozen) == (0 if top_k == 1 else 2)
+    assert not any("alpha" in name or "weights" in name for name, _ in net.named_parameters())
+
+
+def test_one_function_becomes_the_plain_torch_module(model: nn.Module) -> None:
+    net = Genotype.uniform(model, "tanh").apply(model)
+    assert type(net.features[2]) is nn.Tanh
+    assert {type(module).__module__.split(".")[0] for module in net.modules()} <= {"torch", ConvNet.__module__}
+
+
+def test_learned_betas_travel_with_the_genotype_and_stay_trainable(model: nn.Module) -> None:
+    supernet = relax(model, ["relu", "snake"], normaliser="free", init={"snake": 1.0})
+    with torch.no_grad():
+        for mixture in supernet.mixtures().values():
+            mixture.bank.betas["snake_a"].fill_(2.5)
+    genotype = Genotype.from_json(derive(supernet).to_json())
+    assert [gene.betas for gene in genotype.sites.values()] == [{"snake_a": 2.5}] * 2
+    net = genotype.apply(model)
+    betas = {name: p for name, p in net.named_parameters() if "snake_a" in name}
+    assert len(betas) == 2
+    assert all(float(p.detach()) == 2.5 for p in betas.values())
+
+
+@pytest.mark.parametrize("level", ["layer", "channel", "neuron"])
+@pytest.mark.parametrize("top_k", [1, 2, "all"])
+def test_json_round_trip_and_random_likeness(model: nn.Module, level: str, top_k: Any) -> None:
+    genotype = derive(randomised(model, level=level), top_k)
+    assert Genotype.from_json(genotype.to_json()) == genotype
+    drawn = genotype.random_like(["relu", "tanh", "sin", "cos"], torch.Generator().manual_seed(5))
+    again = genotype.random_like(["relu", "tanh", "sin", "cos"], torch.Generator().manual_seed(5))
+    other = genotype.random_like(["relu", "tanh", "sin", "cos"], torch.Generator().manual_seed(6))
+    assert drawn == again
+    assert drawn != other
+    assert drawn.apply(model).eval()(X).shape == (6, 5)
+    for name, gene in drawn.sites.items():
+        weights = gene.weights_tensor()
+        assert weights.shape[:-1] == genotype.sites[name].weights_tensor().shape[:-1]
+        assert ((weights != 0).sum(-1) == (4 if top_k == "all" else top_k)).all()
+        torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
+
+
+def test_entropy_is_log_k_undecided_and_zero_decided(model: nn.Module) -> None:
+    supernet = relax(model, ["relu", "tanh", "sin"], normaliser="free")
+    assert list(supernet.entropy().values()) == pytest.approx([1.0986123] * 2)
+    with torch.no_grad():
+        for alpha in supernet.arch_parameters():
+            alpha.copy_(torch.tensor([0.0, -2.0, 0.0]))
+    assert list(supernet.entropy().values()) == pytest.approx([0.0] * 2)
+
+
+def test_alphas_and_weights_are_told_apart(model: nn.Module) -> None:
+    supernet = relax(model, ["relu", "snake"])
+    arch = {id(p) for p in supernet.arch_parameters()}
+    weights = {id(p) for p in supernet.weight_parameters()}
+    assert len(arch) == 2
+    assert not arch & weights
+    assert arch | weights == {id(p) for p in supernet.parameters()}
+    assert len(weights) == len(list(model.parameters())) + 2, "the model's own and one beta a site"
+
+
+def test_what_is_no_top_k_of_the_bank_is_refused(model: nn.Module) -> None:
+    for top_k in (0, 4):
+        with pytest.raises(GenotypeError, match=rf"top_k must be between 1 and 3 \(its candidates\), but got {top_k}"):
+            derive(randomised(model), top_k)
+
+
+def test_affine_weights_that_sum_to_zero_cannot_be_derived(model: nn.Module) -> None:
+    supernet = relax(model, ["relu", "tanh", "sin"], normaliser="affine")
+    with torch.no_grad():
+        for alpha in supernet.arch_parameters():
+            alpha.copy_(torch.tensor([1.5, -1.5, 1.0]))
+    with pytest.raises(MixtureError, match="site 'features.2': affine weights .* sum to zero"):
+        derive(supernet, 2)
+
+
+def test_levels_that_need_an_example_say_so(model: nn.Module) -> None:
+    with pytest.raises(MixtureError, match=r"site 'features.2': level 'neuron' .* pass example_input="):
+        relax(model, level="neuron")
+
+
+def test_a_genotype_of_another_model_is_refused_with_the_nearest_site(model: nn.Module) -> None:
+    tree = Genotype.uniform(model, "tanh").to_dict()
+    tree["sites"]["features.3"] = tree["sites"].pop("features.2")
+    with pytest.raises(
+        GenotypeError, match=r"site 'features.3' does not exist in ConvNet .* Did you mean 'features.2'"
+    ):
+        Genotype.from_dict(tree).apply(model)
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    tree = {
+        "schema": 1, "level": "layer", "normaliser": "affine", "top_k": 2,
+        "sites": {"act": {"functions": ["relu", "tanh"], "weights": [0.5, 0.5], "betas": {}, "channel_dim": 1}},
+    }  # fmt: skip
+    gene = tree["sites"]["act"]  # type: ignore[index]
+    for key, value in changes.items():
+        (gene if key in gene else tree)[key] = value
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ([], "genotype: expected a mapping, but got list"),
+        (changed(schema=7), "genotype: schema: this version reads 1, but got 7"),
+        (changed(level="layr"), "genotype: level: unknown level 'layr'. Did you mean 'layer'?"),
+        (changed(normaliser="afine"), "genotype: normaliser: unknown normaliser 'afine'. Did you mean 'affine'?"),
+        (changed(top_k=0), "genotype: top_k: expected a whole number above 0 or 'all', but got 0"),
+        (changed(sites={}), "genotype: sites: expected a mapping of at least one site"),
+        (changed(stes=1), "genotype: unknown key 'stes'. Did you mean 'sites'?"),
+        (changed(functions=["relu", "tahn"]), "genotype: site 'act': unknown function 'tahn'. Did you mean 'tanh'"),
+        (changed(functions=[]), "genotype: site 'act': functions: expected a list of at least one name"),
+        (changed(weights=[1.0]), "genotype: site 'act': weights of shape (1,) do not fit 2 function(s)"),
+        (changed(weights=[[1.0, 0.0]]), "genotype: site 'act': weights of shape (1, 2) do not fit level 'layer'"),
+        (changed(weights=["a", "b"]), "genotype: site 'act': weights and betas must be numbers in regular lists"),
+        (changed(weights=[1.0, -1.0]), "genotype: site 'act': affine weights [1.0, -1.0] sum to zero"),
+    ],
+)
+def test_a_genotype_that_cannot_be_is_told_in_one_line(tree: Any, message: str) -> None:
+    with pytest.raises(GenotypeError) as caught:
+        Genotype.from_json(json.dumps(tree))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_that_is_no_json_is_told() -> None:
+    with pytest.raises(GenotypeError, match="genotype: not JSON"):
+        Genotype.from_json("{")
+
+
+def test_an_unknown_function_names_its_neighbour(model: nn.Module) -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'tanh'"):
+        Genotype.uniform(model, "tahn")
+
+
+@pytest.mark.parametrize(
+    ("space", "error", "message"),
+    [
+        ([], MixtureError, "site 'features.2': the candidate set is empty"),
+        (["relu", "relu"], MixtureError, "more than once"),
+        ("basci", Exception, "basic"),
+    ],
+)
+def test_search_spaces_that_cannot_be_are_told(model: nn.Module, space: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        relax(model, space)

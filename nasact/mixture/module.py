@@ -178,7 +178,7 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Pull alpha back to the normaliser's feasible set and betas into their bounds, in place. Call after every step."""
+        """Pull alpha back to the normaliser's feasible set and betas into their bounds. Call after every step."""
         self.bank.project_()
         if self.normaliser.project is not None:
             self.alpha.copy_(self.normaliser.project(self.alpha))

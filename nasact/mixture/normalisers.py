@@ -56,7 +56,7 @@ class Normaliser:
         return p
 
     def renormalise(self, p: Tensor, where: str) -> Tensor:
-        """`p` (..., K) divided by the total that this normaliser promises; MixtureError with `where` if that is zero."""
+        """`p` (..., K) divided by the total that this normaliser promises; MixtureError if that is zero."""
         if self.total == "none":
             return p
         scale = p.abs().sum(-1, keepdim=True)

@@ -3,7 +3,7 @@
 Knows mixtures and the catalogue; nothing of data, training or searching.
 """
 
-from nasact.supernet.derive import derive
+from nasact.supernet.derivation import derive
 from nasact.supernet.genotype import Genotype, SiteGene
 from nasact.supernet.sites import Site, SiteReport, Unreachable, find_sites
 from nasact.supernet.supernet import Supernet, relax

@@ -52,7 +52,7 @@ class Supernet(nn.Module):
             mixture.set_temperature(temperature)
 
     def project_(self) -> None:
-        """Pull alphas back to their normaliser's feasible set, betas into their bounds. Call after each step on alphas."""
+        """Pull alphas back to their normaliser's feasible set, betas into their bounds. Call after each step."""
         for mixture in self.mixtures().values():
             mixture.project_()
 
@@ -133,7 +133,8 @@ def relax(
     starts as the model: exactly with affine, free, abs, ratio and convex weights, up to the normaliser's `vertex_slack`
     with the others), or starting weights by function name. `include` / `exclude`: shell patterns over site names.
     `partial`: accept that some activations are out of reach. `example_input`: one input of the model, needed at neuron
-    level, and at channel level where the layers before a site do not tell its channels. Copies the model unless `inplace`.
+    level, and at channel level where the layers before a site do not tell its channels. Without `inplace` the model is
+    copied.
 
     Raises SurgeryError (no site, sites out of reach), MixtureError (a bank, level or init that cannot be), UnknownName.
     """

@@ -1,4 +1,4 @@
-"""Mixtures: what each normaliser promises, what each level shares, and that a start at a vertex is the function itself."""
+"""Mixtures: what each normaliser promises, what each level shares, that a vertex is the function itself."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nasact.errors import GenotypeError, MixtureError, UnknownName
 from nasact.mixture import NORMALISERS, FrozenMixture
 from nasact.supernet import Genotype, Supernet, derive, relax
-from nasact.supernet.derive import keep_top
+from nasact.supernet.derivation import keep_top
 
 
 class ConvNet(nn.Module):
@@ -169,7 +169,7 @@ def test_affine_weights_that_sum_to_zero_cannot_be_derived(model: nn.Module) -> 
     with torch.no_grad():
         for alpha in supernet.arch_parameters():
             alpha.copy_(torch.tensor([1.5, -1.5, 1.0]))
-    with pytest.raises(MixtureError, match="site 'features.2': affine weights .* sum to zero"):
+    with pytest.raises(MixtureError, match=r"site 'features.2': affine weights .* sum to zero"):
         derive(supernet, 2)
 
 

@@ -7,9 +7,7 @@ here returns the canonical name or raises a ValueError whose text is the line th
 from __future__ import annotations
 
 import re
-import typing
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from nasact.errors import NasactError, did_you_mean
 
@@ -42,26 +40,11 @@ def strategy(name: str) -> str:
     return _one_of("strategy", name, STRATEGIES.names(), "nasact list strategies")
 
 
-def strategy_mistake(name: str, options: Mapping[str, Any]) -> tuple[str | None, str] | None:
-    """The option that the strategy refuses (None where it is their combination), and why; None if they are fine."""
-    from nasact.bilevel import build
+def tempered(normalisers: Iterable[str]) -> bool:
+    """Whether the temperature matters to any of these normalisers."""
+    from nasact.mixture import NORMALISERS
 
-    alone: list[tuple[str | None, dict[str, Any]]] = [(option, {option: value}) for option, value in options.items()]
-    for option, part in [*alone, (None, dict(options))]:
-        try:
-            build(name, part)
-        except NasactError as error:
-            return option, str(error).removeprefix(f"{option} ")
-    return None
-
-
-def strategy_option_is_float(name: str, option: str) -> bool:
-    """Whether the strategy declares `option` as a float (False for a name or an option that does not exist)."""
-    from nasact.bilevel import STRATEGIES
-
-    if name not in STRATEGIES:
-        return False
-    return typing.get_type_hints(STRATEGIES.get(name)).get(option) is float
+    return any(NORMALISERS.get(name).tempered for name in normalisers)
 
 
 def normaliser(name: str) -> str:

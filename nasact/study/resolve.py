@@ -14,15 +14,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nasact.study import names
+from nasact.study import names, options
 from nasact.study.domains import Choice, Domain, DomainError, FloatRange, as_floats, is_domain, parse, put, walk
 from nasact.study.problems import Problem, field_at, shown, study_error, translate
-from nasact.study.shorthand import Path, expand
+from nasact.study.shorthand import COMPONENTS, TEMPERATURE, Path, expand
 from nasact.study.source import Source, dotted
-from nasact.study.spec import NOT_OF_A_TRIAL, TrialSpec
+from nasact.study.spec import NOT_OF_A_TRIAL, Temperature, TrialSpec
 
 _SPACE: Path = ("search_space",)
-_STRATEGY: Path = ("search", "strategy")
+_NORMALISER: Path = ("search", "normaliser")
 _BANK = ("search_space", "derive")
 _LARGEST = 2**63
 
@@ -51,7 +51,7 @@ def resolve(raw: Mapping[str, Any], source: Source | None = None) -> Resolved:
     problems += _at_the_ends(template, domains, written, mistakes)
     if spec is None or problems:
         raise study_error(problems, source)
-    problems += _in_pairs(template, domains, written) + _grid(spec, domains, written)
+    problems += _in_pairs(template, domains, written) + _grid(spec, domains, written) + _idle(spec, domains)
     if problems:
         raise study_error(problems, source)
     return _resolved(spec, domains)
@@ -136,11 +136,12 @@ def _typed(tree: dict[str, Any], written: Mapping[Path, Path], problems: list[Pr
 def _is_float(path: Path, tree: dict[str, Any]) -> bool:
     if field_at(path) is float:
         return True
-    if path[:2] != _STRATEGY or len(path) != 3:
+    if path[:2] not in COMPONENTS or len(path) != 3:
         return False
-    name = tree["search"]["strategy"].get("name")
-    strategies = name.choices if isinstance(name, Choice) else (name,)
-    return any(isinstance(one, str) and names.strategy_option_is_float(one, str(path[2])) for one in strategies)
+    section, kind, option = (str(part) for part in path)
+    name = tree[section][kind].get("name")
+    candidates = name.choices if isinstance(name, Choice) else (name,)
+    return any(isinstance(one, str) and options.is_float(kind, one, option) for one in candidates)
 
 
 def _within(problem: Problem, path: Path) -> bool:
@@ -194,3 +195,13 @@ def _grid(spec: TrialSpec, domains: Mapping[Path, Domain], written: Mapping[Path
     message = "the grid sampler needs finitely many values: add `points: n`, or give a `choice`"
     endless = [path for path, domain in domains.items() if isinstance(domain, FloatRange) and domain.grid() is None]
     return [Problem(written.get(path, path), message) for path in endless]
+
+
+def _idle(spec: TrialSpec, domains: Mapping[Path, Domain]) -> list[Problem]:
+    """A temperature that no normaliser of the study looks at would be accepted in silence, and do nothing."""
+    choice = domains.get(_NORMALISER)
+    normalisers = choice.choices if isinstance(choice, Choice) else (spec.search.normaliser,)
+    searched = any(path[:2] == TEMPERATURE for path in domains)
+    if names.tempered(str(name) for name in normalisers) or (spec.search.temperature == Temperature() and not searched):
+        return []
+    return [Problem(TEMPERATURE, f"the normaliser {spec.search.normaliser!r} has no temperature")]

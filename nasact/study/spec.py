@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from nasact.study import names, shorthand
+from nasact.study import names, options, shorthand
 
 NOT_OF_A_TRIAL = ("name", "outer", "compare")
 
@@ -86,6 +86,7 @@ class Node(BaseModel):
 class Component(Node):
     """A thing chosen by name, with options that only it understands. Written flat: `{name: mlp, hidden: [64, 64]}`."""
 
+    kind: ClassVar[str]
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -97,8 +98,16 @@ class Component(Node):
             set(value) <= {"name", "options"} and isinstance(value.get("options"), dict)
         ):
             return value
-        options = {key: entry for key, entry in value.items() if key != "name"}
-        return {**({"name": value["name"]} if "name" in value else {}), "options": options}
+        beside = {key: entry for key, entry in value.items() if key != "name"}
+        return {**({"name": value["name"]} if "name" in value else {}), "options": beside}
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        mistake = options.mistake(self.kind, self.name, self.options)
+        if mistake is not None:
+            option, message = mistake
+            raise at(() if option is None else (option,), message)
+        return self
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
@@ -106,23 +115,18 @@ class Component(Node):
 
 
 class Dataset(Component):
+    kind: ClassVar[str] = "dataset"
     name: Annotated[str, AfterValidator(names.dataset)]
 
 
 class Model(Component):
+    kind: ClassVar[str] = "model"
     name: Annotated[str, AfterValidator(names.model)]
 
 
 class Strategy(Component):
+    kind: ClassVar[str] = "strategy"
     name: Annotated[str, AfterValidator(names.strategy)]
-
-    @model_validator(mode="after")
-    def _options_fit(self) -> Strategy:
-        mistake = names.strategy_mistake(self.name, self.options)
-        if mistake is not None:
-            option, message = mistake
-            raise at(() if option is None else (option,), message)
-        return self
 
 
 class Task(Node):

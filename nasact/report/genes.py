@@ -27,28 +27,44 @@ def weight_rows(weights: Nested) -> list[list[float]]:
     return [row for entry in weights for row in weight_rows(entry)]
 
 
+def chosen_shares(gene: Mapping[str, Any]) -> list[float] | None:
+    """The share of channels or units that chose each function, where every one of several chose exactly one."""
+    rows = weight_rows(gene.get("weights") or [])
+    if len(rows) < 2 or any(sum(weight != 0 for weight in row) != 1 for row in rows):
+        return None
+    return [sum(row[k] != 0 for row in rows) / len(rows) for k in range(len(rows[0]))]
+
+
+def function_name(name: str) -> str:
+    return "the model's own" if name == "original" else name
+
+
 def site_text(gene: Mapping[str, Any]) -> str:
-    """`relu`, or `0.60 relu + 0.40 tanh`; averaged weights where channels differ, largest first."""
-    functions = list(gene["functions"])
-    if len(functions) == 1:
-        return str(functions[0])
+    """`relu`; `0.60 relu + 0.40 tanh` (averaged where channels differ); `60 % relu, 40 % tanh` of the channels."""
+    functions = [function_name(name) for name in gene["functions"]]
     weights = site_means(gene.get("weights") or [1.0 / len(functions)] * len(functions))
-    parts = sorted(zip(weights, functions, strict=True), key=lambda part: -abs(part[0]))
-    text = " + ".join(f"{weight:.2f} {function}" for weight, function in parts)
-    return text.replace("+ -", "- ")
+    if len(functions) == 1 and abs(weights[0] - 1.0) < 5e-3:
+        return functions[0]
+    shares = chosen_shares(gene)
+    parts = sorted(zip(shares or weights, functions, strict=True), key=lambda part: -abs(part[0]))
+    if shares:
+        return ", ".join(f"{100 * share:.0f} % {function}" for share, function in parts)
+    return " + ".join(f"{weight:.2f} {function}" for weight, function in parts).replace("+ -", "- ")
 
 
 def genotype_text(genotype: Mapping[str, Any] | None) -> str:
     """A genotype in a few words: one function, a list by site, or counts of functions over many sites."""
     if not genotype or not genotype.get("sites"):
         return "–"
-    sites = [site_text(gene) for gene in genotype["sites"].values()]
+    genes = list(genotype["sites"].values())
+    sites = [site_text(gene) for gene in genes]
     if len(set(sites)) == 1:
         return sites[0]
-    mixed = any(len(gene["functions"]) > 1 for gene in genotype["sites"].values())
-    if len(sites) <= MOST_SITES and not mixed:
+    names = [function_name(name) for gene in genes for name in gene["functions"]]
+    if any(len(gene["functions"]) > 1 for gene in genes):
+        kind = "channelwise " if all(chosen_shares(gene) or len(gene["functions"]) == 1 for gene in genes) else ""
+        kind = kind.replace("channel", "neuron") if genotype.get("level") == "neuron" else kind
+        return (kind or "mixtures of ") + ", ".join(name for name, _ in Counter(names).most_common())
+    if len(sites) <= MOST_SITES:
         return ", ".join(sites)
-    if not mixed:
-        return ", ".join(f"{count}x {text}" for text, count in Counter(sites).most_common())
-    used = Counter(name for gene in genotype["sites"].values() for name in gene["functions"])
-    return "mixtures of " + ", ".join(name for name, _ in used.most_common())
+    return ", ".join(f"{count}x {name}" for name, count in Counter(names).most_common())

@@ -36,19 +36,42 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
         ),
     )
     names = sorted(variants, key=lambda name: name != DERIVED)  # stable: the others keep their order
-    rows = tuple(_comparison_row(name, variants[name], contrasts.get(name)) for name in names)
+    labels = variant_labels(comparison)
+    rows = tuple(_comparison_row(labels[name], variants[name], contrasts.get(name)) for name in names)
     seeds = _seeds_text(variants.values())
     return Table(
         title=f"Test accuracy over {seeds}, each network retrained from scratch at equal budget",
         columns=columns,
         rows=rows,
-        notes=_comparison_notes(list(contrasts.values())),
+        notes=(*_diverged_notes(labels, variants), *_comparison_notes(list(contrasts.values()))),
     )
 
 
 def _seeds_text(variants: Iterable[Mapping[str, Any]]) -> str:
     counts = sorted({len(variant["test_accuracies"]) for variant in variants})
     return " to ".join(map(str, counts[:1] + counts[1:][-1:])) + (" seed" if counts == [1] else " seeds")
+
+
+def variant_labels(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """Short names of the variants, the same in every table and plot."""
+    best = comparison.get("best_single")
+    labels = {name: name.replace("_", " ") for name in comparison["variants"]}
+    return labels | ({"best_single": f"best single ({best})"} if best and "best_single" in labels else {})
+
+
+def variant_functions(variant: Mapping[str, Any]) -> str:
+    """The functions of a variant, whose genotypes may differ from seed to seed."""
+    genotypes = variant.get("genotypes") or [variant.get("genotype")]
+    return genotype_text(genotypes[0]) if len(genotypes) == 1 else "drawn anew for each seed"
+
+
+def _diverged_notes(labels: Mapping[str, str], variants: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(
+        f"{labels[name]}: {len(variant['diverged'])} of {len(variant['test_accuracies'])} runs diverged; "
+        "each counts as accuracy 0."
+        for name, variant in variants.items()
+        if variant.get("diverged")
+    )
 
 
 def contrasts_of(comparison: Mapping[str, Any]) -> list[statistics.Contrast]:
@@ -58,12 +81,12 @@ def contrasts_of(comparison: Mapping[str, Any]) -> list[statistics.Contrast]:
     return statistics.compare_variants(derived, accuracies) if derived else []
 
 
-def _comparison_row(name: str, variant: Mapping[str, Any], contrast: statistics.Contrast | None) -> tuple[str, ...]:
+def _comparison_row(label: str, variant: Mapping[str, Any], contrast: statistics.Contrast | None) -> tuple[str, ...]:
     accuracies = variant["test_accuracies"]
     interval = statistics.ci95(accuracies) if accuracies else None
     return (
-        str(variant.get("label") or name),
-        genotype_text(variant.get("genotype")),
+        label,
+        variant_functions(variant),
         f"{100 * statistics.mean(accuracies):.2f} ± {100 * statistics.std(accuracies):.2f}" if accuracies else NOTHING,
         f"{100 * interval[0]:.2f}–{100 * interval[1]:.2f}" if interval else NOTHING,
         str(len(accuracies)),
@@ -137,7 +160,8 @@ def _betas_text(betas: Mapping[str, Any]) -> str:
 def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
     """One line a trial: state, validation accuracy of the mixture and of the derived network, gap, parameters, time.
 
-    A trial is a mapping with `number`, `state` (or `status`), `params` and `metrics` as in a trial's result.
+    A trial is a mapping with `number`, `state` (or `status`), `params` and the `metrics` of its result; `value` is its
+    derived accuracy where the metrics are not at hand, `reused_from` the trial whose result it shares.
     """
     best = best_trial(trials)
     columns = (
@@ -157,8 +181,8 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
         rows.append(
             (
                 f"* {trial['number']}" if trial["number"] == best else str(trial["number"]),
-                state,
-                _percent(metrics.get("derived_val_accuracy")),
+                state if trial.get("reused_from") is None else f"as {trial['reused_from']}",
+                _percent(metrics.get("derived_val_accuracy", trial.get("value"))),
                 _percent(metrics.get("search_val_accuracy")),
                 _points(metrics.get("gap")),
                 clock(metrics.get("seconds", trial.get("seconds"))),
@@ -173,12 +197,11 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
 
 def best_trial(trials: Sequence[Mapping[str, Any]]) -> int | None:
     """The number of the completed trial whose derived network has the best validation accuracy; the first of equals."""
-    scores = [
-        (-float(trial["metrics"]["derived_val_accuracy"]), int(trial["number"]))
-        for trial in trials
-        if str(trial.get("state") or trial.get("status")).lower() == "complete"
-        and is_number((trial.get("metrics") or {}).get("derived_val_accuracy"))
-    ]
+    scores = []
+    for trial in trials:
+        score = (trial.get("metrics") or {}).get("derived_val_accuracy", trial.get("value"))
+        if str(trial.get("state") or trial.get("status")).lower() == "complete" and is_number(score):
+            scores.append((-score, int(trial["number"])))
     return min(scores)[1] if scores else None
 
 

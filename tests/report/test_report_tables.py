@@ -74,7 +74,7 @@ def test_comparison_names_no_winner_with_too_few_seeds():
 
 def test_comparison_with_enough_seeds_tells_better_worse_and_undecided():
     table = comparison_table(comparison(seeds=8))
-    assert [row[0] for row in table.rows] == ["derived", "original (relu)", "best single (tanh)", "random mixture"]
+    assert [row[0] for row in table.rows] == ["derived", "original", "best single (tanh)", "random mixture"]
     assert [row[-1] for row in table.rows] == ["", "derived better", "no significant difference", "derived worse"]
     assert [row[5] for row in table.rows] == ["", "+3.00", "+0.00", "-1.00"]
     assert table.rows[0][2] == "97.35 ± 0.24"
@@ -86,6 +86,14 @@ def test_one_seed_has_no_interval():
     assert table.title.startswith("Test accuracy over 1 seed,")
     assert [row[3] for row in table.rows] == ["–"] * 4
     assert {row[-1] for row in table.rows[1:]} == {"too few seeds", "the same in every seed"}
+
+
+def test_runs_that_diverged_and_genotypes_that_differ_by_seed_are_told():
+    plain = comparison(seeds=8)
+    plain["variants"]["random_mixture"] |= {"diverged": [3], "genotypes": [genotype(a=gene("sin"))] * 8}
+    table = comparison_table(plain)
+    assert table.rows[-1][:2] == ("random mixture", "drawn anew for each seed")
+    assert table.notes == ("random mixture: 1 of 8 runs diverged; each counts as accuracy 0.",)
 
 
 def test_variant_without_a_run_and_comparison_without_derived_are_shown_without_claims():
@@ -101,6 +109,11 @@ def test_genotype_in_words():
     assert genotype_text(genotype(**many)) == "4x relu, 2x sin"
     assert genotype_text(genotype(a=gene("relu", "sin"), b=gene("tanh"))) == "mixtures of relu, sin, tanh"
     assert site_text(gene("relu", "tanh", weights=[1.2, -0.2])) == "1.20 relu - 0.20 tanh"
+    assert site_text(gene("relu", weights=[0.7])) == "0.70 relu"
+    channels = gene("relu", "tanh", weights=[[0, 1], [1, 0], [0, 1], [0, 1]])
+    assert site_text(channels) == "75 % tanh, 25 % relu"
+    assert genotype_text(genotype(a=channels, b=gene("relu"))) == "channelwise relu, tanh"
+    assert genotype_text(genotype(a=gene("original"))) == "the model's own"
     assert site_means([[[1.0, 0.0]], [[0.0, 1.0]]]) == [0.5, 0.5]
 
 
@@ -129,6 +142,12 @@ def test_trials_table_marks_the_best_completed_trial_and_tells_why_one_failed():
     assert table.rows[2][2:] == ("96.00", "95.00", "-1.00", "0:12", "lr 0.01")
     assert table.rows[1][-1].startswith("loss became nan")
     assert "loss became nan in epoch 3" in printed(table, 120)
+
+
+def test_a_trial_that_shares_anothers_result_says_so():
+    record = {"number": 4, "status": "complete", "params": {"lr": 0.1}, "value": 0.93, "reused_from": 2}
+    table = trials_table([record])
+    assert table.rows == (("* 4", "as 2", "93.00", "–", "–", "–", "lr 0.1"),)
 
 
 def test_no_trials_make_an_empty_table():

@@ -1,0 +1,157 @@
+"""The final document of a study, printed by `nasact search --json`: a pure function of plain mappings.
+
+Every field is described in docs/result-schema.md; a change that takes away or redefines a field raises `SCHEMA`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nasact.report import statistics
+from nasact.report.genes import site_text
+from nasact.report.tables import DERIVED, best_trial, contrasts_of, variant_functions
+
+SCHEMA = 1
+STATES = ("complete", "pruned", "failed", "running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What produced the result: whatever a reader needs to run it again."""
+
+    seed: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+    git: str | None = None
+    command: str | None = None
+    seconds: float | None = None
+
+
+def result_document(
+    *,
+    study: Mapping[str, Any],
+    trials: Sequence[Mapping[str, Any]],
+    provenance: Provenance,
+    genotype: Mapping[str, Any] | None = None,
+    comparison: Mapping[str, Any] | None = None,
+    exports: Mapping[str, str] | None = None,
+    mlflow: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The document of a study in JSON types only; what was not computed is null or empty, never left out.
+
+    `study` holds `name`, `fingerprint`, `directory` and `tree`; `trials` are records as in `trials_table`; `genotype`
+    and `comparison` are the plain forms of the derived genotype and of its comparison; `mlflow` holds `tracking_uri`
+    and the run ids `study` and `trials`.
+    """
+    best = next((trial for trial in trials if trial["number"] == best_trial(trials)), None)
+    metrics = (best or {}).get("metrics") or {}
+    variants = {name: _variant(variant) for name, variant in (comparison or {}).get("variants", {}).items()}
+    runs = mlflow or {}
+    document = {
+        "schema": SCHEMA,
+        "study": {key: study.get(key) for key in ("name", "fingerprint", "directory", "tree")},
+        "genotype": None if genotype is None else _genotype(genotype),
+        "accuracy": {
+            "test": variants.get(DERIVED, {}).get("test"),
+            "validation_derived": metrics.get("derived_val_accuracy", (best or {}).get("value")),
+            "validation_mixture": metrics.get("search_val_accuracy"),
+        },
+        "gap": metrics.get("gap"),
+        "variants": variants,
+        "best_single": (comparison or {}).get("best_single") or None,
+        "contrasts": [contrast.to_dict() for contrast in contrasts_of(comparison)] if comparison else [],
+        "exports": dict(exports or {}),
+        "mlflow": {
+            "tracking_uri": runs.get("tracking_uri"),
+            "study_run": runs.get("study"),
+            "trial_runs": {str(number): run for number, run in (runs.get("trials") or {}).items()},
+        },
+        "trials": {
+            "best": best["number"] if best else None,
+            "counts": _counts(trials),
+            "records": [_trial(trial) for trial in trials],
+        },
+        "provenance": {
+            "seed": provenance.seed,
+            "versions": dict(provenance.versions),
+            "git": provenance.git,
+            "command": provenance.command,
+            "seconds": provenance.seconds,
+        },
+    }
+    plain: dict[str, Any] = _finite(document)
+    return plain
+
+
+def _genotype(genotype: Mapping[str, Any]) -> dict[str, Any]:
+    sites = {
+        site: {
+            "text": site_text(gene),
+            "functions": list(gene["functions"]),
+            "weights": gene.get("weights"),
+            "betas": dict(gene.get("betas") or {}),
+        }
+        for site, gene in genotype["sites"].items()
+    }
+    return {**{key: genotype.get(key) for key in ("level", "normaliser", "top_k")}, "sites": sites}
+
+
+def _variant(variant: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "label": variant.get("label"),
+        "functions": variant_functions(variant),
+        "test": summary(variant["test_accuracies"]),
+        "test_accuracies": list(variant["test_accuracies"]),
+        "val_accuracy": variant.get("val_accuracy"),
+        "diverged": len(variant.get("diverged") or ()),
+        "parameters": variant.get("parameters"),
+    }
+
+
+def summary(values: Sequence[float]) -> dict[str, Any] | None:
+    """Mean, standard deviation, 95 % interval and number of accuracies; None of none."""
+    if not values:
+        return None
+    interval = statistics.ci95(values)
+    return {
+        "mean": statistics.mean(values),
+        "std": statistics.std(values),
+        "ci95": None if interval is None else list(interval),
+        "n": len(values),
+    }
+
+
+def _state(trial: Mapping[str, Any]) -> str:
+    return str(trial.get("status") or trial.get("state")).lower()
+
+
+def _counts(trials: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    counted = Counter(_state(trial) for trial in trials)
+    reused = sum(trial.get("reused_from") is not None for trial in trials)
+    return {**{state: counted[state] for state in STATES}, "reused": reused}
+
+
+def _trial(trial: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = trial.get("metrics") or {}
+    return {
+        "number": trial["number"],
+        "status": _state(trial),
+        "params": dict(trial.get("params") or {}),
+        "value": metrics.get("derived_val_accuracy", trial.get("value")),
+        "gap": metrics.get("gap"),
+        "seconds": metrics.get("seconds"),
+        "reason": trial.get("reason"),
+        "reused_from": trial.get("reused_from"),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity: null in their place, lists for tuples, text for any other kind of key."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

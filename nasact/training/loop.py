@@ -191,9 +191,9 @@ def _search_epoch(run: SearchRun, train: Labelled, val: Labelled, batch_size: in
     total, count = 0.0, 0
     for batch in batches(train, batch_size, seed=run.seed, phase="search.train", epoch=run.epoch):
         held_out = next(validation)
-        if run.state.step == 0:
-            check_search_moves(run.strategy, run.state, batch, held_out)
         try:
+            if run.state.step == 0:
+                check_search_moves(run.strategy, run.state, batch, held_out)
             report = run.strategy.step(run.state, batch, held_out)
         except Divergence as error:
             raise Divergence(f"search epoch {run.epoch + 1}, {error}") from error

@@ -1,0 +1,315 @@
+"""ONE trial: search, derive, retrain from scratch on the training data, validate. Knows no Optuna, Ray or MLflow.
+
+It yields reports and is told when to stop. Everything it computes is a function of (spec, data) only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from nasact import bilevel
+from nasact.errors import Divergence, GenotypeError, MixtureError
+from nasact.study import TrialSpec
+from nasact.supernet import Genotype, derive, relax
+from nasact.tasks import Data, Split, build_model
+from nasact.training.checkpoint import Checkpoint
+from nasact.training.files import write_json
+from nasact.training.loop import Epoch, FitState, SearchRun, WeightsOverTime, begin_fit, begin_search, fit, search
+from nasact.training.metrics import evaluate
+from nasact.training.schedule import build_schedule
+from nasact.training.seeds import RandomStream, derive_seed
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+Phase = Literal["search", "retrain"]
+Status = Literal["complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one epoch of a trial measured; epochs count from 1."""
+
+    phase: Phase
+    epoch: int
+    epochs: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """How a trial ended. Accuracies are fractions; `weights_over_time` starts before the first epoch."""
+
+    status: Status
+    reason: str | None
+    genotype: Genotype | None
+    metrics: dict[str, float]
+    history: list[dict[str, Any]]
+    weights_over_time: WeightsOverTime
+    spec: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        genotype = None if self.genotype is None else self.genotype.to_dict()
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "genotype": genotype,
+            "metrics": self.metrics,
+            "history": self.history,
+            "weights_over_time": self.weights_over_time,
+            "spec": self.spec,
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> TrialResult:
+        genotype = document["genotype"]
+        return cls(**{**document, "genotype": None if genotype is None else Genotype.from_dict(genotype)})
+
+    def reports(self) -> Iterator[Report]:
+        return (Report(**report) for report in self.history)
+
+
+def run_trial(
+    spec: TrialSpec, data: Data, *, directory: Path | None = None
+) -> Generator[Report, bool | None, TrialResult]:
+    """Run the trial `spec` on `data`, yielding a report after each epoch; `send(True)` stops it as pruned.
+
+    With a `directory` it is checkpointed there after every epoch and continues from there. The reports and the result
+    are then those of an uninterrupted run: reports of epochs that are already done are yielded again. A trial that has
+    finished there is returned without training. A run that diverges ends as failed, with its reason.
+    """
+    trial = _Trial(spec, data, directory)
+    finished = trial.load_finished()
+    if finished is not None:
+        yield from finished.reports()
+        return finished
+    trial.load_checkpoint()
+    for report in tuple(trial.history):
+        if (yield report):
+            return trial.finish("pruned")
+    try:
+        if trial.genotype is None and (yield from _search_phase(trial)):
+            return trial.finish("pruned")
+        if (yield from _retrain_phase(trial)):
+            return trial.finish("pruned")
+    except (Divergence, GenotypeError, MixtureError) as error:
+        return trial.finish("failed", str(error))
+    return trial.finish("complete")
+
+
+def trial_key(spec: TrialSpec, data: Data) -> str:
+    """What a trial is a function of, as one string: the parts of the spec that it reads, and the data."""
+    return _digest(spec.key(), data_fingerprint(data.train), data_fingerprint(data.val))
+
+
+def data_fingerprint(split: Split) -> str:
+    """Shape, labels and a sample of the examples as one string: enough to see that it is other data."""
+    sample = split.x[:: max(1, len(split) // 64)].contiguous().cpu().numpy().tobytes()
+    labels = split.y.contiguous().cpu().numpy().tobytes()
+    return _digest(str(tuple(split.x.shape)), hashlib.sha256(sample).hexdigest(), hashlib.sha256(labels).hexdigest())
+
+
+def derived_model(spec: TrialSpec, data: Data, genotype: Genotype, seed: int) -> nn.Module:
+    """A fresh network of the study with the activations of `genotype`, its weights initialised by `seed`."""
+    component = spec.task.model
+    model = build_model(
+        component.name, component.options, input_shape=data.input_shape, classes=data.classes, seed=seed
+    )
+    return genotype.apply(model).to(data.train.x.device)
+
+
+def begin_retrain(spec: TrialSpec, data: Data, genotype: Genotype, *names: object) -> FitState:
+    """A derived network before its first epoch; `names` and the study's seed fix everything random about it."""
+    seed = derive_seed(spec.seed, *names)
+    model = derived_model(spec, data, genotype, derive_seed(seed, "model"))
+    return begin_fit(model, spec.retrain.optimiser or spec.search.optimiser, seed=seed)
+
+
+def retrain_epochs(spec: TrialSpec, state: FitState, train: Split, phase: str) -> Iterator[Epoch]:
+    """Train a derived network on `train` with the study's budget."""
+    batch_size = spec.retrain.batch_size or spec.search.batch_size
+    return fit(state, train, epochs=spec.retrain.epochs, batch_size=batch_size, phase=phase)
+
+
+@dataclass
+class _Trial:
+    """The record of a running trial: what is known so far and where it is kept."""
+
+    spec: TrialSpec
+    data: Data
+    directory: Path | None
+    history: list[Report] = field(default_factory=list)
+    genotype: Genotype | None = None
+    alpha_moved: float = 0.0
+    weights_over_time: WeightsOverTime = field(default_factory=dict)
+    state: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.key = trial_key(self.spec, self.data)
+        self.checkpoint = None if self.directory is None else Checkpoint(self.directory / "checkpoint.pt", self.key)
+        self.result_path = None if self.directory is None else self.directory / "result.json"
+
+    def load_finished(self) -> TrialResult | None:
+        """The result that is already there, unless it is another trial's or was cut short by a pruner."""
+        if self.result_path is None or not self.result_path.exists():
+            return None
+        try:
+            document = json.loads(self.result_path.read_text())
+            if document["schema"] != SCHEMA or document["key"] != self.key:
+                return None
+            result = TrialResult.from_dict(document["result"])
+        except (ValueError, KeyError, TypeError, OSError, GenotypeError):
+            logger.warning("%s: the result cannot be read: ignored", self.result_path)
+            return None
+        return None if result.status == "pruned" else result
+
+    def load_checkpoint(self) -> None:
+        payload = self.checkpoint.load() if self.checkpoint else None
+        if payload is not None:
+            self.history = [Report(**report) for report in payload["history"]]
+            self.genotype = Genotype.from_json(payload["genotype"]) if payload["genotype"] else None
+            self.alpha_moved = payload["alpha_moved"]
+            self.weights_over_time = payload["weights_over_time"]
+            self.state = payload["state"]
+
+    def take_state(self) -> dict[str, Any] | None:
+        """The state to continue the phase from, once."""
+        state, self.state = self.state, None
+        return state
+
+    def record(self, phase: Phase, epochs: int, epoch: Epoch, run: SearchRun | FitState) -> Report:
+        """Keep the report of an epoch, and a checkpoint of the run after it."""
+        report = Report(phase=phase, epoch=epoch.epoch, epochs=epochs, metrics=epoch.metrics)
+        self.history.append(report)
+        if self.checkpoint is not None:
+            self.checkpoint.save(
+                {
+                    "history": [asdict(report) for report in self.history],
+                    "genotype": self.genotype.to_json() if self.genotype else None,
+                    "alpha_moved": self.alpha_moved,
+                    "weights_over_time": self.weights_over_time,
+                    "state": run.state_dict(),
+                }
+            )
+        return report
+
+    def finish(self, status: Status, reason: str | None = None) -> TrialResult:
+        """The result, on disk too; a trial that will not continue needs no checkpoint any more."""
+        result = TrialResult(
+            status=status,
+            reason=reason,
+            genotype=self.genotype,
+            metrics=self.metrics(),
+            history=[asdict(report) for report in self.history],
+            weights_over_time=self.weights_over_time,
+            spec=self.spec.to_tree(),
+        )
+        if self.result_path is not None:
+            write_json(self.result_path, {"schema": SCHEMA, "key": self.key, "result": result.to_dict()})
+        if self.checkpoint is not None and status != "pruned":
+            self.checkpoint.remove()
+        return result
+
+    def metrics(self) -> dict[str, float]:
+        last = {report.phase: report.metrics for report in self.history}
+        seconds = dict.fromkeys(("search", "retrain"), 0.0)
+        for report in self.history:
+            seconds[report.phase] += report.metrics["seconds"]
+        metrics = {f"{phase}_seconds": value for phase, value in seconds.items()}
+        metrics["seconds"] = sum(seconds.values())
+        if "search" in last:
+            metrics["search_val_accuracy"] = last["search"]["val_accuracy"]
+            metrics["entropy"] = last["search"]["entropy"]
+            metrics["alpha_moved"] = self.alpha_moved
+        if "retrain" in last:
+            metrics["derived_val_accuracy"] = last["retrain"]["val_accuracy"]
+            if "search" in last:
+                metrics["gap"] = metrics["search_val_accuracy"] - metrics["derived_val_accuracy"]
+        return metrics
+
+
+def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
+    """Search and derive; true where it was stopped."""
+    spec, data = trial.spec, trial.data
+    run = _begin_search(spec, data)
+    before = [alpha.detach().clone() for alpha in run.supernet.arch_parameters()]
+    state = trial.take_state()
+    if state is not None:
+        run.load_state_dict(state)
+    epochs = spec.search.epochs
+    for epoch in search(run, data.train, data.val, epochs=epochs, batch_size=spec.search.batch_size):
+        trial.alpha_moved = _distance(before, run.supernet.arch_parameters())
+        trial.weights_over_time = run.weights_over_time
+        if (yield trial.record("search", epochs, epoch, run)):
+            return True
+    trial.genotype = derive(run.supernet, top_k=spec.derive.top_k)
+    return False
+
+
+def _begin_search(spec: TrialSpec, data: Data) -> SearchRun:
+    seed = derive_seed(spec.seed, "search")
+    component, options = spec.task.model, spec.search
+    with RandomStream(derive_seed(seed, "build")):
+        model = build_model(
+            component.name,
+            component.options,
+            input_shape=data.input_shape,
+            classes=data.classes,
+            seed=derive_seed(seed, "model"),
+        ).to(data.train.x.device)
+        schedule = build_schedule(options.temperature)
+        supernet = relax(
+            model,
+            spec.search_space,
+            level=options.level,
+            normaliser=options.normaliser,
+            init=cast(Literal["uniform", "original"], options.init),
+            temperature=schedule.temperature(0, options.epochs),
+            include=spec.sites.include,
+            exclude=spec.sites.exclude,
+            partial=spec.sites.partial,
+            example_input=data.train.x[:2],
+        )
+    strategy = bilevel.build(options.strategy.name, options.strategy.options)
+    return begin_search(supernet, strategy, options.optimiser, seed=seed, schedule=schedule)
+
+
+def _retrain_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
+    """Retrain the derived network from scratch and validate it; true where it was stopped."""
+    spec, data, genotype = trial.spec, trial.data, trial.genotype
+    if genotype is None:
+        raise GenotypeError("retrain: there is no genotype to retrain")
+    fitting = begin_retrain(spec, data, genotype, "retrain")
+    state = trial.take_state()
+    if state is not None:
+        fitting.load_state_dict(state)
+    for epoch in retrain_epochs(spec, fitting, data.train, "retrain"):
+        place = f"retrain epoch {epoch.epoch}, validation loss"
+        started = time.perf_counter()
+        with fitting.stream:
+            derived = evaluate(fitting.model, data.val, place=place)
+        seconds = epoch.metrics["seconds"] + time.perf_counter() - started
+        metrics = {**epoch.metrics, "val_loss": derived.loss, "val_accuracy": derived.accuracy, "seconds": seconds}
+        done = Epoch(epoch=epoch.epoch, metrics=metrics)
+        if (yield trial.record("retrain", spec.retrain.epochs, done, fitting)):
+            return True
+    return False
+
+
+def _distance(before: list[Tensor], after: list[nn.Parameter]) -> float:
+    squares = [(new.detach() - old).double().square().sum() for old, new in zip(before, after, strict=True)]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()

@@ -1,0 +1,230 @@
+"""One trial: a function of (spec, data), whatever happens around it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nasact.trial
+from nasact.errors import StoreError
+from nasact.study import TrialSpec
+from nasact.supernet import Genotype
+from nasact.tasks import Data, Split
+from nasact.training.loop import Epoch
+from nasact.trial import Report, TrialResult, run_trial, trial_key
+
+Driver = Callable[..., tuple[list[Report], TrialResult]]
+Facts = Callable[[TrialResult], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def expected(spec: TrialSpec, load: Callable[[TrialSpec], Data], driver: Driver) -> tuple[list[Report], TrialResult]:
+    """The trial without a directory and without any disturbance."""
+    return driver(run_trial(spec, load(spec)))
+
+
+def test_a_trial_searches_derives_retrains_and_measures(
+    expected: tuple[list[Report], TrialResult], spec: TrialSpec
+) -> None:
+    reports, result = expected
+    assert result.status == "complete"
+    assert result.reason is None
+    assert [(report.phase, report.epoch, report.epochs) for report in reports] == [
+        *(("search", epoch, 3) for epoch in (1, 2, 3)),
+        *(("retrain", epoch, 4) for epoch in (1, 2, 3, 4)),
+    ]
+    metrics = result.metrics
+    assert metrics["search_val_accuracy"] == reports[2].metrics["val_accuracy"]
+    assert metrics["derived_val_accuracy"] == reports[-1].metrics["val_accuracy"] > 0.5
+    assert metrics["gap"] == pytest.approx(metrics["search_val_accuracy"] - metrics["derived_val_accuracy"])
+    assert metrics["alpha_moved"] > 0
+    assert 0 <= metrics["entropy"] <= math.log(4)
+    assert metrics["seconds"] == metrics["search_seconds"] + metrics["retrain_seconds"] > 0
+    assert isinstance(result.genotype, Genotype)
+    assert len(result.genotype.sites) == len(result.weights_over_time) == 2
+    assert {len(rows) for rows in result.weights_over_time.values()} == {1 + spec.search.epochs}
+    assert result.spec == spec.to_tree()
+
+
+def test_the_test_set_stays_shut(spec: TrialSpec, data: Data, driver: Driver) -> None:
+    driver(run_trial(spec, data))
+    assert data.test.openings == 0
+
+
+def test_a_result_survives_json(expected: tuple[list[Report], TrialResult]) -> None:
+    result = expected[1]
+    again = TrialResult.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
+    assert again.to_dict() == result.to_dict()
+    assert again.genotype == result.genotype
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_runs_around_it(
+    spec: TrialSpec, data: Data, driver: Driver, expected: tuple[list[Report], TrialResult], facts: Facts
+) -> None:
+    torch.manual_seed(12345)
+    _, result = driver(run_trial(spec, data), between=lambda: torch.manual_seed(int(torch.randint(10**6, ()))))
+    assert facts(result) == facts(expected[1])
+
+
+def test_another_seed_gives_other_numbers(
+    make_spec: Callable[..., TrialSpec], data: Data, driver: Driver, expected: tuple[list[Report], TrialResult]
+) -> None:
+    _, result = driver(run_trial(make_spec(seed=4), data))
+    assert result.weights_over_time != expected[1].weights_over_time
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_a_trial_that_is_told_to_stop_is_pruned_and_can_be_continued(
+    stop_after: int,
+    spec: TrialSpec,
+    data: Data,
+    driver: Driver,
+    facts: Facts,
+    expected: tuple[list[Report], TrialResult],
+    tmp_path: Path,
+) -> None:
+    reports, pruned = driver(run_trial(spec, data, directory=tmp_path), stop_after=stop_after)
+    assert pruned.status == "pruned"
+    assert len(reports) == len(pruned.history) == stop_after
+    assert "gap" not in pruned.metrics or stop_after > 3
+
+    reports, result = driver(run_trial(spec, data, directory=tmp_path))
+    assert facts(result) == facts(expected[1])
+    assert len(reports) == 7
+
+
+def test_a_finished_trial_is_returned_without_training(
+    spec: TrialSpec, data: Data, driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_reports, first = driver(run_trial(spec, data, directory=tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json"]
+    monkeypatch.delattr("nasact.trial.search")
+    monkeypatch.delattr("nasact.trial.fit")
+    reports, again = driver(run_trial(spec, data, directory=tmp_path))
+    assert again.to_dict() == first.to_dict()
+    assert reports == first_reports
+
+
+def test_a_result_of_another_spec_or_of_other_data_is_not_taken(
+    spec: TrialSpec, make_spec: Callable[..., TrialSpec], data: Data
+) -> None:
+    other_data = Data(
+        name=data.name,
+        train=Split(data.train.x + 1, data.train.y),
+        val=data.val,
+        classes=data.classes,
+        input_shape=data.input_shape,
+        test=data.test,
+    )
+    keys = {
+        trial_key(spec, data),
+        trial_key(spec, other_data),
+        trial_key(make_spec(seed=4), data),
+        trial_key(make_spec(retrain={"epochs": 5}), data),
+    }
+    assert len(keys) == 4
+    assert trial_key(make_spec(name="other", compare={"seeds": 9}, outer={"trials": 3}), data) == trial_key(spec, data)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1, "key": "x"}', '{"schema": 99, "key": "x"}'])
+def test_a_result_that_cannot_be_read_is_computed_again(
+    content: str, spec: TrialSpec, data: Data, driver: Driver, tmp_path: Path
+) -> None:
+    (tmp_path / "result.json").write_text(content)
+    reports, result = driver(run_trial(spec, data, directory=tmp_path), stop_after=1)
+    assert (result.status, len(reports)) == ("pruned", 1)
+
+
+def test_a_trial_that_diverges_has_failed_with_its_reason(
+    make_spec: Callable[..., TrialSpec], data: Data, driver: Driver, tmp_path: Path
+) -> None:
+    spec = make_spec(search={"optimiser": {"name": "sgd", "lr": 1e30}}, search_space=["relu", "identity"])
+    reports, result = driver(run_trial(spec, data, directory=tmp_path))
+    assert result.status == "failed"
+    assert result.reason is not None
+    assert result.reason.startswith("search epoch 1")
+    assert "\n" not in result.reason
+    assert result.genotype is None
+    assert reports == []
+    assert json.loads((tmp_path / "result.json").read_text())["result"]["status"] == "failed"
+    again = driver(run_trial(spec, data, directory=tmp_path))
+    assert again[1].to_dict() == result.to_dict()
+
+
+def test_a_retraining_that_diverges_keeps_the_genotype(
+    make_spec: Callable[..., TrialSpec], data: Data, driver: Driver
+) -> None:
+    spec = make_spec(retrain={"optimiser": {"name": "sgd", "lr": 1e30}}, search_space=["relu", "identity"])
+    _, result = driver(run_trial(spec, data))
+    assert result.status == "failed"
+    assert result.reason is not None
+    assert result.reason.startswith("retrain epoch 1")
+    assert result.genotype is not None
+    assert "search_val_accuracy" in result.metrics
+    assert "gap" not in result.metrics
+
+
+def test_a_disk_that_is_full_ends_in_one_line_and_nothing_computed_is_lost(
+    spec: TrialSpec,
+    data: Data,
+    driver: Driver,
+    facts: Facts,
+    expected: tuple[list[Report], TrialResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = run_trial(spec, data, directory=tmp_path)
+    for _ in range(4):
+        next(run)
+    # the device that is always full stands where the next checkpoint is written
+    (tmp_path / f".checkpoint.pt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match=r"checkpoint\.pt: could not be written: No space left on device") as raised:
+        next(run)
+    assert "\n" not in str(raised.value)
+
+    trained: list[int] = []
+    monkeypatch.setattr("nasact.trial.fit", counting(nasact.trial.fit, trained))
+    reports, result = driver(run_trial(spec, data, directory=tmp_path))
+    assert len(reports) == 7
+    assert trained == [2, 3, 4]
+    assert facts(result) == facts(expected[1])
+
+
+def counting(fit: Callable[..., Iterator[Epoch]], trained: list[int]) -> Callable[..., Iterator[Epoch]]:
+    """`fit`, writing down the epochs that it trains."""
+
+    def counted(*arguments: Any, **options: Any) -> Iterator[Epoch]:
+        for epoch in fit(*arguments, **options):
+            trained.append(epoch.epoch)
+            yield epoch
+
+    return counted
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"strategy": {"name": "joint"}, "level": "neuron"},
+        {"strategy": {"name": "darts", "order": 1}, "normaliser": "affine", "init": "original"},
+        {"strategy": {"name": "darts", "order": 2}, "normaliser": "gumbel", "level": "channel"},
+        {"strategy": {"name": "unrolled"}, "normaliser": "convex"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("top_k", [1, 2, "all"])
+def test_every_kind_of_search_ends_in_a_network(
+    search: dict[str, Any], top_k: int | str, make_spec: Callable[..., TrialSpec], data: Data, driver: Driver
+) -> None:
+    spec = make_spec(search={**search, "epochs": 1, "temperature": 1.0}, derive={"top_k": top_k}, retrain={"epochs": 1})
+    _, result = driver(run_trial(spec, data))
+    assert (result.status, result.reason) == ("complete", None)
+    assert result.genotype is not None
+    assert result.genotype.top_k == top_k
+    assert {len(row) for rows in result.weights_over_time.values() for row in rows} == {4}

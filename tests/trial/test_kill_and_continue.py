@@ -8,49 +8,52 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from nasact.study import TrialSpec
 from nasact.tasks import Data
 from nasact.trial import Report, TrialResult, run_trial
 
+# Starts the trial twice, each time in a fork of its own, so that torch is imported once.
 CHILD = """
-import json, sys, time, torch
+import json, os, sys, torch
 from pathlib import Path
 from nasact.study import Study
-from nasact.tasks import load_data
+from nasact.tasks import Data, Split, TestSet
 from nasact.trial import run_trial
 
-torch.set_num_threads(1)
 spec = Study.from_tree(json.loads(sys.argv[1])).spec
-task = spec.task
-data = load_data(task.dataset.name, task.dataset.options, validation=task.validation, seed=spec.seed, data_dir=None,
-                 train_limit=task.train_limit, test_limit=task.test_limit)
-for report in run_trial(spec, data, directory=Path(sys.argv[2])):
-    print(report.phase, report.epoch, flush=True)
+for _ in range(2):
+    pid = os.fork()
+    if pid == 0:
+        torch.set_num_threads(1)
+        train, val = (Split(*tensors) for tensors in torch.load(sys.argv[2]))
+        shape = tuple(train.x.shape[1:])
+        data = Data(name="saved", train=train, val=val, classes=10, input_shape=shape, test=TestSet(lambda: val))
+        print("pid", os.getpid(), flush=True)
+        for report in run_trial(spec, data, directory=Path(sys.argv[3])):
+            print(report.phase, report.epoch, flush=True)
+        os._exit(0)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
 
-def run_until_killed(spec: TrialSpec, directory: Path, at: str, wait: float) -> list[str]:
-    """Run the trial in a process of its own and SIGKILL it `wait` seconds after it reported `at`."""
-    command = [sys.executable, "-c", CHILD, json.dumps(spec.to_tree()), str(directory)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def run_until_killed(lines: Iterator[str], at: str, wait: float) -> list[str]:
+    """SIGKILL the trial that speaks in `lines`, `wait` seconds after it reported `at`; what it had reported."""
+    pid = int(next(lines).split()[1])
     seen: list[str] = []
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            seen.append(line.strip())
-            if seen[-1] == at:
-                time.sleep(wait)
-                break
-    finally:
-        process.send_signal(signal.SIGKILL)
-        if process.stdout is not None:
-            process.stdout.close()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL, f"the trial ended before it could be killed: {seen}"
+    for line in lines:
+        seen.append(line.strip())
+        if seen[-1] == at:
+            time.sleep(wait)
+            os.kill(pid, signal.SIGKILL)
+        if seen[-1].startswith("ended"):
+            break
+    assert seen.pop() == f"ended {-signal.SIGKILL}", f"the trial ended before it was killed: {seen}"
     return seen
 
 
@@ -61,20 +64,26 @@ def test_a_trial_killed_in_search_and_again_in_retraining_equals_an_uninterrupte
     facts: Callable[[TrialResult], dict[str, Any]],
     tmp_path: Path,
 ) -> None:
-    # epochs enough that the kill falls in the middle of an epoch, long before the end
+    # epochs enough that a kill falls in the middle of an epoch, long before the end
     spec = make_spec(search={"epochs": 8}, retrain={"epochs": 80})
     data = load(spec)
+    torch.save([(split.x, split.y) for split in (data.train, data.val)], tmp_path / "data.pt")
+    directory = tmp_path / "trial"
     expected_reports, expected = driver(run_trial(spec, data))
     assert expected.status == "complete"
 
-    run_until_killed(spec, tmp_path, "search 3", wait=0.03)
-    assert (tmp_path / "checkpoint.pt").exists()
-    assert not (tmp_path / "result.json").exists()
-    seen = run_until_killed(spec, tmp_path, "retrain 8", wait=0.003)
+    command = [sys.executable, "-c", CHILD, json.dumps(spec.to_tree()), str(tmp_path / "data.pt"), str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout)
+        run_until_killed(lines, "search 3", wait=0.03)
+        assert (directory / "checkpoint.pt").exists()
+        assert not (directory / "result.json").exists()
+        seen = run_until_killed(lines, "retrain 8", wait=0.003)
     # what was done before the first kill is reported again, not trained again
     assert seen[:8] == [f"search {epoch}" for epoch in range(1, 9)]
-    assert not (tmp_path / "result.json").exists()
+    assert not (directory / "result.json").exists()
 
-    reports, result = driver(run_trial(spec, data, directory=tmp_path))
+    reports, result = driver(run_trial(spec, data, directory=directory))
     assert facts(result) == facts(expected)
     assert [(r.phase, r.epoch) for r in reports] == [(r.phase, r.epoch) for r in expected_reports]

@@ -1,0 +1,65 @@
+"""One trial's reports: stored, shown to the pruner, and answered as if nothing had ever interrupted the trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, Trial
+
+from nasact.outer.optuna.sampling import build_pruner, prime
+from nasact.outer.optuna.storage import epochs_of
+from nasact.outer.records import INTERMEDIATE
+
+if TYPE_CHECKING:
+    from nasact.study import Study
+    from nasact.trial import Report
+
+
+class Watch:
+    """Hears one trial's reports, from its first epoch on: a trial that continues repeats what it reported before."""
+
+    def __init__(self, remembered: optuna.Study, study: Study, trial: Trial, frozen: FrozenTrial) -> None:
+        self._trial = trial
+        self._known = epochs_of(frozen)
+        self._heard = 0
+        self._last = frozen.last_step or 0
+        self._pruned_at_last = False
+        if self._last:
+            # Hyperband stores that a rung was reached before its answer can be acted upon; asked a second time, it
+            # answers for the next rung. So ask a copy that was never asked; and the real one, to store the rung.
+            self._pruned_at_last = _asked_again(remembered, study, frozen)
+            trial.should_prune()
+
+    def prunes(self, report: Report) -> bool:
+        """Whether the trial is to stop after this report."""
+        self._heard += 1
+        if report.phase != "search":
+            if self._heard > self._known:
+                self._trial.set_user_attr("epochs", self._heard)
+            return False
+        if report.epoch < self._last or INTERMEDIATE not in report.metrics:
+            return False
+        if report.epoch == self._last:
+            return self._pruned_at_last
+        self._trial.report(report.metrics[INTERMEDIATE], report.epoch)
+        return self._trial.should_prune()
+
+
+def _asked_again(remembered: optuna.Study, study: Study, frozen: FrozenTrial) -> bool:
+    """What the pruner says to the last stored report of `frozen`: all that came before it, replayed in memory."""
+    replay = optuna.create_study(
+        study_name=remembered.study_name,
+        direction="maximize",
+        sampler=RandomSampler(seed=0),
+        pruner=build_pruner(study),
+    )
+    prime(replay)
+    replay.add_trials(remembered.get_trials(deepcopy=False)[: frozen.number])
+    trial = replay.ask()
+    decision = False
+    for step, value in sorted(frozen.intermediate_values.items()):
+        trial.report(value, step)
+        decision = trial.should_prune()
+    return decision

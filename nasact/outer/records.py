@@ -1,0 +1,87 @@
+"""What an engine is, and what it leaves behind: one record a trial. Knows no engine in particular."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from nasact.errors import StudyError
+from nasact.registry import Registry
+
+if TYPE_CHECKING:
+    from nasact.outer.events import Callbacks
+    from nasact.outer.store import StudyDirectory
+    from nasact.study import Study, TrialSpec
+    from nasact.trial import Report, TrialResult
+
+Status: TypeAlias = Literal["complete", "pruned", "failed", "running"]
+# The objective, read from a TrialResult's metrics, and what pruners compare, read from a search report's metrics.
+OBJECTIVE = "derived_val_accuracy"
+INTERMEDIATE = "val_accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial as the outer loop remembers it; the trial's own result lies in its directory."""
+
+    number: int
+    status: Status
+    params: dict[str, Any] = field(default_factory=dict)
+    key: str | None = None
+    value: float | None = None
+    reason: str | None = None
+    reused_from: int | None = None
+    attempts: int = 1
+    epochs: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.status != "running"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+RunTrial: TypeAlias = "Callable[[TrialSpec, Path], Generator[Report, bool | None, TrialResult]]"
+Engine: TypeAlias = "Callable[[Study, StudyDirectory, RunTrial, Callbacks], list[TrialRecord]]"
+
+ENGINES: Registry[Engine] = Registry("engine")
+
+
+def _optuna(study: Study, store: StudyDirectory, run_trial: RunTrial, events: Callbacks) -> list[TrialRecord]:
+    from nasact.outer.optuna import run_trials
+
+    return run_trials(study, store, run_trial, events)
+
+
+ENGINES.register("optuna", _optuna)
+
+
+def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The complete trial of the highest value, the earliest among equals; None before there is one."""
+    complete = [record for record in records if record.status == "complete" and record.value is not None]
+    return max(complete, key=lambda record: (record.value, -record.number), default=None)
+
+
+def best_of(records: Sequence[TrialRecord], study: str) -> TrialRecord:
+    """The same for a study that has ended; StudyError with the reasons if no trial completed."""
+    best = best_so_far(records)
+    if best is not None:
+        return best
+    reasons = Counter(record.reason or "pruned" for record in records if record.finished)
+    told = "; ".join(f"{count} x {reason}" if count > 1 else reason for reason, count in reasons.most_common(5))
+    finished = sum(reasons.values())
+    raise StudyError(
+        f"study {study!r}: none of its {finished} trials completed: {told or 'none was started'}. "
+        "Once the cause is mended, start it anew with --fresh"
+    )
+
+
+def counts(records: Sequence[TrialRecord]) -> dict[str, int]:
+    """How many trials have each status, and how many of them cost nothing because they were reused."""
+    by_status = Counter(record.status for record in records)
+    reused = sum(record.reused_from is not None for record in records)
+    return {status: by_status[status] for status in ("complete", "pruned", "failed", "running")} | {"reused": reused}

@@ -1,0 +1,163 @@
+"""A study's directory: what lies where, who may write, and whether the study is still the one that made it.
+
+    runs/<name>/study.yaml         the study as resolved, every default filled
+                study.db           the outer loop's SQLite file
+                trials/<spec key>/ one trial: checkpoint and result.json
+                compare/           networks of the comparison, remembered by what they are
+                result.json, model.pt, lock; tracking/ is the tracker's
+
+Knows neither Optuna nor MLflow nor torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from nasact.errors import StoreError, StudyError, did_you_mean
+from nasact.outer.files import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from nasact.study import Study
+
+RUNS = "runs"
+
+
+class StudyDirectory:
+    """`runs/<name>` under a root. Reading needs nothing; writing goes through `opened_for`, which holds the lock."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root = Path(root)
+        self.name = name
+        self.path = self.root / RUNS / name
+        self.study_file = self.path / "study.yaml"
+        self.database = self.path / "study.db"
+        self.trials = self.path / "trials"
+        self.compare = self.path / "compare"
+        self.result_file = self.path / "result.json"
+        self.model_file = self.path / "model.pt"
+        self.lock_file = self.path / "lock"
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def existing(cls, root: Path, name: str) -> StudyDirectory:
+        """The directory of a study that has been run, for reading; StoreError with near names where there is none."""
+        store = cls(root, name)
+        if not store.study_file.is_file():
+            names = study_names(root)
+            known = f" Studies here: {', '.join(names)}." if names else f" There are no studies in {Path(root) / RUNS}."
+            raise StoreError(f"study {name!r} has not been run here.{did_you_mean(name, names)}{known}")
+        return store
+
+    @classmethod
+    def opened_for(cls, study: Study, root: Path, *, fresh: bool = False) -> StudyDirectory:
+        """The locked directory of `study`: made, or continued if the study in it is the same.
+
+        With `fresh` an earlier directory is set aside under another name. Nothing is ever deleted.
+        """
+        store = cls(root, study.spec.name)
+        store._acquire()
+        try:
+            if fresh and (store.study_file.exists() or store.database.exists()):
+                store._set_aside()
+            store._check(study)
+            write_text(store.study_file, study.to_yaml())
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def trial_directory(self, key: str) -> Path:
+        """The directory of the trial whose spec has `key`, made if need be."""
+        return self._made(self.trials / key)
+
+    def write_result(self, document: dict[str, Any]) -> None:
+        write_json(self.result_file, document)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The final result, or None before there is one."""
+        if not self.result_file.exists():
+            return None
+        return read_json(self.result_file)
+
+    def read_study_tree(self) -> dict[str, Any]:
+        """The plain tree in study.yaml."""
+        from nasact.study.source import read_file
+
+        try:
+            tree, _source = read_file(self.study_file, str(self.study_file))
+        except StudyError as error:
+            raise StoreError(f"{error}; give the study another name, or start it anew with --fresh") from None
+        return tree
+
+    def close(self) -> None:
+        """Release the lock. The file stays: removing it would let two processes lock two files of one name."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> StudyDirectory:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _acquire(self) -> None:
+        self._made(self.path)
+        try:
+            handle = self.lock_file.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"{self.lock_file}: cannot be opened ({error.strerror or error})") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            holder = handle.read().strip() or "unknown"
+            handle.close()
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise StoreError(f"{self.lock_file}: cannot be locked ({error.strerror or error})") from error
+            raise StoreError(
+                f"study {self.name!r} in {self.path} is being run by process {holder}: wait for it"
+            ) from None
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
+        self._lock = handle
+
+    def _set_aside(self) -> None:
+        """Move what was made before to `<name>.old-<n>`; the lock goes with it, so take a new one."""
+        number = 1
+        while (aside := self.path.with_name(f"{self.name}.old-{number}")).exists():
+            number += 1
+        try:
+            self.path.rename(aside)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be set aside ({error.strerror or error})") from error
+        self.close()
+        self._acquire()
+
+    def _check(self, study: Study) -> None:
+        if not self.study_file.exists():
+            return
+        differences = study.differences(self.read_study_tree())
+        if differences:
+            lines = "\n".join(f"  {line}" for line in differences)
+            raise StoreError(
+                f"study {self.name!r} in {self.path} was made with other settings:\n{lines}\n"
+                "Give this study another name (`name:` or --name), or start it anew with --fresh."
+            )
+
+    def _made(self, path: Path) -> Path:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be made ({error.strerror or error})") from error
+        return path
+
+
+def study_names(root: Path) -> tuple[str, ...]:
+    """Names of the studies that have been run under `root`, sorted."""
+    return tuple(sorted(path.parent.name for path in (Path(root) / RUNS).glob("*/study.yaml")))

@@ -1,0 +1,36 @@
+"""A study whose process is killed, again and again, ends with the trials it would have ended with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import outer_standin
+import pytest
+from outer_standin import Standin, execute, shown, study
+
+from nasact.outer.optuna import read_trials
+from nasact.outer.store import StudyDirectory
+
+KILLS = 6
+
+
+@pytest.mark.parametrize(("sampler", "pruner"), [("tpe", "hyperband"), ("random", "median")])
+def test_killed_study_equals_uninterrupted_study(sampler: str, pruner: str, tmp_path: Path) -> None:
+    changes = {"outer__sampler": sampler, "outer__pruner": pruner, "outer__trials": 12}
+    uninterrupted = execute(study(**changes), tmp_path / "whole", Standin())
+    assert {record.status for record in uninterrupted} == {"complete", "pruned"}
+
+    root = tmp_path / "killed"
+    root.mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, outer_standin.__file__, str(root), json.dumps(changes), str(KILLS)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert process.returncode >= KILLS // 2, f"only {process.returncode} of {KILLS} kills hit: {process.stderr}"
+
+    left = read_trials(StudyDirectory.existing(root, "standin"))
+    assert 0 < len(left) <= 12
+    assert shown(execute(study(**changes), root, Standin())) == shown(uninterrupted)

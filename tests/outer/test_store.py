@@ -1,0 +1,153 @@
+"""The study's directory: one process at a time, the same study or none, and files that are whole."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from outer_standin import Standin, execute, shown, study
+
+from nasact.errors import StoreError
+from nasact.outer.files import read_json, write_json
+from nasact.outer.optuna import read_trials
+from nasact.outer.store import StudyDirectory, study_names
+
+
+def test_a_study_is_stored_as_resolved_and_found_by_its_name(tmp_path: Path) -> None:
+    made = study()
+    with StudyDirectory.opened_for(made, tmp_path) as store:
+        assert store.study_file.read_text() == made.to_yaml()
+        assert store.path == tmp_path / "runs" / "standin"
+    assert study_names(tmp_path) == ("standin",)
+    assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == made.tree
+
+
+def test_an_unknown_study_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="There are no studies in"):
+        StudyDirectory.existing(tmp_path, "standin")
+    StudyDirectory.opened_for(study(), tmp_path).close()
+    with pytest.raises(StoreError, match=r"study 'standing' has not been run here\. Did you mean 'standin'\?"):
+        StudyDirectory.existing(tmp_path, "standing")
+
+
+def test_a_changed_study_under_an_old_name_is_refused_with_the_difference(tmp_path: Path) -> None:
+    StudyDirectory.opened_for(study(), tmp_path).close()
+    with pytest.raises(StoreError) as refused:
+        StudyDirectory.opened_for(study(search__epochs=5, retrain__epochs=7), tmp_path)
+    assert str(refused.value).splitlines() == [
+        f"study 'standin' in {tmp_path}/runs/standin was made with other settings:",
+        "  search.epochs: 4 -> 5",
+        "  retrain.epochs: 1 -> 7",
+        "Give this study another name (`name:` or --name), or start it anew with --fresh.",
+    ]
+    assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == study().tree
+
+
+def test_the_number_of_trials_and_the_comparison_may_change(tmp_path: Path) -> None:
+    StudyDirectory.opened_for(study(), tmp_path).close()
+    changed = study(outer__trials=99, compare={"seeds": 2, "baselines": ["relu"]})
+    StudyDirectory.opened_for(changed, tmp_path).close()
+    assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == changed.tree
+
+
+def test_fresh_sets_aside_and_deletes_nothing(tmp_path: Path) -> None:
+    first = execute(study(outer__trials=1), tmp_path, Standin())
+    with StudyDirectory.opened_for(study(search__epochs=5), tmp_path, fresh=True) as store:
+        assert read_trials(store) == []
+        with pytest.raises(StoreError, match="is being run by process"):
+            StudyDirectory.opened_for(study(search__epochs=5), tmp_path)
+    aside = tmp_path / "runs" / "standin.old-1"
+    aside.rename(tmp_path / "runs" / "standin.kept")
+    (tmp_path / "runs" / "standin").rename(tmp_path / "runs" / "standin.new")
+    (tmp_path / "runs" / "standin.kept").rename(tmp_path / "runs" / "standin")
+    assert shown(read_trials(StudyDirectory.existing(tmp_path, "standin"))) == shown(first)
+
+
+def test_only_one_process_runs_a_study_and_the_other_is_named(tmp_path: Path) -> None:
+    lock = "import fcntl, os, sys; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
+    lock += "f.truncate(0); f.write(str(os.getpid())); f.flush(); print('held', flush=True); sys.stdin.read()"
+    (tmp_path / "runs" / "standin").mkdir(parents=True)
+    path = tmp_path / "runs" / "standin" / "lock"
+    other = subprocess.Popen(
+        [sys.executable, "-c", lock, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdin is not None
+    with other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(StoreError, match=f"is being run by process {other.pid}: wait for it"):
+            StudyDirectory.opened_for(study(), tmp_path)
+        other.stdin.close()
+    with StudyDirectory.opened_for(study(), tmp_path) as store:
+        assert store.lock_file.read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.parametrize("content", [b"no database at all, only text" * 40, b"SQLite format 3\x00" + b"\xff" * 4096])
+def test_a_corrupt_database_is_refused_in_one_line_and_left_alone(content: bytes, tmp_path: Path) -> None:
+    StudyDirectory.opened_for(study(), tmp_path).close()
+    database = tmp_path / "runs" / "standin" / "study.db"
+    database.write_bytes(content)
+    with pytest.raises(StoreError) as refused:
+        execute(study(outer__trials=1), tmp_path, Standin())
+    assert str(refused.value).startswith(f"{database}: ")
+    assert "--fresh" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert database.read_bytes() == content
+    with pytest.raises(StoreError):
+        read_trials(StudyDirectory.existing(tmp_path, "standin"))
+
+
+def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    StudyDirectory.opened_for(study(), tmp_path).close()
+    database = tmp_path / "runs" / "standin" / "study.db"
+    _execute(database, "CREATE TABLE recipes (name TEXT)")
+    before = database.read_bytes()
+    with pytest.raises(StoreError, match="a database of something else"):
+        execute(study(outer__trials=1), tmp_path, Standin())
+    assert database.read_bytes() == before
+
+
+def test_a_database_of_another_version_is_refused_with_its_trials_kept(tmp_path: Path) -> None:
+    execute(study(outer__trials=1), tmp_path, Standin())
+    database = tmp_path / "runs" / "standin" / "study.db"
+    _execute(database, "UPDATE alembic_version SET version_num = 'v9.9.9'")
+    with pytest.raises(StoreError) as refused:
+        execute(study(outer__trials=2), tmp_path, Standin())
+    assert "another version of optuna" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    _execute(database, "UPDATE alembic_version SET version_num = 'v3.2.0.a'")
+
+
+def test_a_study_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    StudyDirectory.opened_for(study(), tmp_path).close()
+    for text in ("", "- a\n- b\n", "a: [", "\x00"):
+        (tmp_path / "runs" / "standin" / "study.yaml").write_text(text)
+        with pytest.raises(StoreError, match=r"study\.yaml"):
+            StudyDirectory.opened_for(study(), tmp_path)
+
+
+def test_json_is_written_whole_and_for_everybody(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"mean": float("nan"), "rows": ((1, float("inf")), [0.5]), "text": "é"})
+    assert read_json(path) == {"mean": None, "rows": [[1, None], [0.5]], "text": "é"}
+    for text in ("", "[1]", "{"):
+        path.write_text(text)
+        with pytest.raises(StoreError, match=r"a\.json"):
+            read_json(path)
+
+
+def test_what_cannot_be_written_is_a_store_error_and_leaves_the_old_content(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where a folder is needed")
+    with pytest.raises(StoreError, match="cannot be made"):
+        StudyDirectory.opened_for(study(), tmp_path)
+
+
+def _execute(database: Path, statement: str) -> None:
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.execute(statement)
+    connection.close()

@@ -247,7 +247,7 @@ def _curves(axis: Axes, x: Array, y: Array, colour: str, line: str) -> None:
     values = np.atleast_2d(np.asarray(y, dtype=float))
     finite = np.where(np.isfinite(values), values, np.nan)
     if np.isnan(finite).all():
-        axis.text(0.5, 0.5, "not a scalar function", transform=axis.transAxes, ha="center", fontsize=SMALL, color=INK)
+        axis.text(0.5, 0.5, "no scalar function", transform=axis.transAxes, ha="center", fontsize=SMALL, color=INK)
         axis.tick_params(labelleft=False)
         return
     if len(finite) > 1:

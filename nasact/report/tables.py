@@ -88,12 +88,19 @@ def _comparison_row(label: str, variant: Mapping[str, Any], contrast: statistics
         label,
         variant_functions(variant),
         f"{100 * statistics.mean(accuracies):.2f} ± {100 * statistics.std(accuracies):.2f}" if accuracies else NOTHING,
-        f"{100 * interval[0]:.2f}–{100 * interval[1]:.2f}" if interval else NOTHING,
+        interval_text(interval),
         str(len(accuracies)),
         f"{100 * contrast.difference:+.2f}" if contrast else "",
         p_text(contrast.p_holm) if contrast else "",
         _short_verdict(contrast) if contrast else "",
     )
+
+
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """In percent, cut at 0 and 100: Student's t knows no bounds, accuracies do."""
+    if interval is None:
+        return NOTHING
+    return f"{100 * max(0.0, interval[0]):.2f}–{100 * min(1.0, interval[1]):.2f}"
 
 
 def _short_verdict(contrast: statistics.Contrast) -> str:

@@ -122,7 +122,7 @@ def test_shapes_are_drawn_over_every_range_with_single_channels_behind_their_mea
 
 def test_what_has_no_shape_is_said_in_words():
     figure = plots.learned_shapes({"sites": {"head": gene("softmax")}}, lambda _, x: np.full_like(x, np.nan))
-    assert {text.get_text() for axis in figure.axes for text in axis.texts} == {"not a scalar function"}
+    assert {text.get_text() for axis in figure.axes for text in axis.texts} == {"no scalar function"}
 
 
 def test_a_function_has_one_colour_in_every_plot():

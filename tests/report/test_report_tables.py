@@ -18,6 +18,7 @@ from nasact.report.tables import (
     comparison_table,
     duration,
     genotype_table,
+    interval_text,
     parameter_texts,
     trials_table,
 )
@@ -94,6 +95,12 @@ def test_runs_that_diverged_and_genotypes_that_differ_by_seed_are_told():
     table = comparison_table(plain)
     assert table.rows[-1][:2] == ("random mixture", "drawn anew for each seed")
     assert table.notes == ("random mixture: 1 of 8 runs diverged; each counts as accuracy 0.",)
+
+
+def test_intervals_are_cut_at_what_an_accuracy_can_be():
+    assert interval_text((0.4349, 1.0451)) == "43.49–100.00"
+    assert interval_text((-0.1, 0.25)) == "0.00–25.00"
+    assert interval_text(None) == "–"
 
 
 def test_variant_without_a_run_and_comparison_without_derived_are_shown_without_claims():

@@ -1,0 +1,54 @@
+"""Run as a script in a fresh process: load an exported file with its own runtime and compute its outputs.
+
+    python -I reload.py FORMAT FILE INPUTS.npz OUTPUTS.npz
+
+This file is executed by path and imports nothing of nasact: what it can load, production can load.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def _onnx(path):  # type: ignore[no-untyped-def]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0]
+
+
+def _pt2(path):  # type: ignore[no-untyped-def]
+    import torch
+
+    network = torch.export.load(path).module()
+    return lambda x: network(torch.from_numpy(x)).detach().numpy()
+
+
+def _safetensors(path):  # type: ignore[no-untyped-def]
+    import importlib.util
+
+    import torch
+
+    spec = importlib.util.spec_from_file_location("network", path.removesuffix(".safetensors") + ".py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.load(path)
+    return lambda x: network(torch.from_numpy(x)).detach().numpy()
+
+
+def main() -> None:
+    import numpy
+
+    kind, path, inputs, outputs = sys.argv[1:]
+    network = {"onnx": _onnx, "pt2": _pt2, "safetensors": _safetensors}[kind](path)
+    with numpy.load(inputs) as batches:
+        computed = {name: network(batches[name]) for name in batches.files}
+    assert not any(name.split(".")[0] == "nasact" for name in sys.modules), "the exported file needed nasact"
+    numpy.savez(outputs, **computed)
+
+
+if __name__ == "__main__":
+    main()

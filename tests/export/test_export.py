@@ -1,0 +1,117 @@
+"""Exports: reloaded in a fresh process without nasact, they compute what the network computes, or they are not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nasact.errors import ExportError, UnknownName
+from nasact.export import FORMATS, export_network
+from nasact.supernet import Genotype, derive, relax
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3))
+        self.fc = nn.Linear(4 * 36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.relu(self.conv(x)).flatten(1))
+
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(50, 1, 8, 8, generator=GENERATOR)
+LABELS = torch.randint(0, 3, (50,), generator=GENERATOR)
+
+
+def derived(top_k: int, level: str = "layer") -> nn.Module:
+    torch.manual_seed(0)
+    model = Net()
+    model(X)  # move the running statistics away from where they start
+    supernet = relax(model, ["relu", "golu", "snake", "softmax"], level=level)
+    with torch.no_grad():
+        for alpha in supernet.arch_parameters():
+            alpha.uniform_()
+    return derive(supernet, top_k).apply(model)
+
+
+def test_three_formats_are_there() -> None:
+    assert set(FORMATS.names()) == {"onnx", "pt2", "safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "top_k", "level"),
+    [("onnx", 2, "channel"), ("onnx", 4, "layer"), ("pt2", 4, "layer"), ("safetensors", 1, "layer")],
+)
+def test_an_export_computes_what_the_network_computes(kind: str, top_k: int, level: str, tmp_path: Path) -> None:
+    network = derived(top_k, level).train()
+    done = export_network(network, X, tmp_path / f"net.{kind}", kind, labels=LABELS)
+    assert done.max_difference < 1e-4
+    assert network.training, "the mode of the network is given back"
+    with torch.no_grad():
+        accuracy = (network.eval()(X).argmax(-1) == LABELS).float().mean().item()
+    assert done.accuracy == accuracy
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in done.files)
+
+
+def test_the_plain_code_runs_where_nasact_cannot_be_imported(tmp_path: Path) -> None:
+    network = derived(4).eval()
+    export_network(network, X, tmp_path / "net.safetensors", "safetensors")
+    torch.save((X, network(X).detach()), tmp_path / "io.pt")
+    script = (
+        "import sys; sys.modules['nasact'] = None; sys.path.insert(0, '.')\n"
+        "import torch, net\n"
+        "x, y = torch.load('io.pt')\n"
+        "network = net.load('net.safetensors')\n"
+        "assert (network(x) - y).abs().max() < 1e-5\n"
+        "assert sum(p.numel() for p in network.parameters()) > 100\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+class Counting(nn.Module):
+    """Computes something else each time it is called, so that no export can agree with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 3)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.fc(x.flatten(1)) + self.calls
+
+
+def test_an_export_that_differs_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="differ by"):
+        export_network(Counting(), X, tmp_path / "net.pt2", "pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_what_cannot_be_exported_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"net.onnx: onnx cannot express this network"):
+        export_network(Branching(), X, tmp_path / "net.onnx", "onnx")
+    with pytest.raises(ExportError, match="must end in .safetensors"):
+        export_network(Net(), X, tmp_path / "net.bin", "safetensors")
+    with pytest.raises(ExportError, match="the directory .* does not exist"):
+        export_network(Net(), X, tmp_path / "no" / "net.pt2", "pt2")
+    with pytest.raises(UnknownName, match="Did you mean 'onnx'"):
+        export_network(Net(), X, tmp_path / "net.onx", "onx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_networks_own_functions_export_too(tmp_path: Path) -> None:
+    network = Genotype.original(Net()).apply(Net())
+    assert export_network(network, X, tmp_path / "net.onnx", "onnx").max_difference < 1e-4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ _RELOAD = Path(__file__).with_name("reload.py")
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A finished export: `files` written, the largest output difference found, accuracies before and after (or None)."""
+    """A finished export: the files written, the largest output difference found, the accuracy (None without labels)."""
 
     format: str
     path: Path
@@ -92,16 +91,16 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def export_network(network: nn.Module, x: Tensor, path: Path, format: str, *, labels: Tensor | None = None) -> Exported:
-    """Export `network` to `path` as "onnx", "pt2" or "safetensors" (which writes plain code, FILE.py, beside it).
+def export_network(network: nn.Module, x: Tensor, path: Path, kind: str, *, labels: Tensor | None = None) -> Exported:
+    """Export `network` to `path` as "onnx", "pt2" or "safetensors" (which writes its plain code, FILE.py, beside it).
 
-    `x` (N, ...) are real inputs, N >= 2: outputs of the reloaded file are compared on them, at several batch sizes; with
-    `labels` (N,) the accuracy must be equal too. The network is exported in eval mode on the CPU, with a dynamic batch.
+    `x` (N, ...) are real inputs, N >= 2: outputs of the reloaded file are compared on them, at several batch sizes;
+    with `labels` (N,) the accuracy must be equal too. Exported in eval mode on the CPU, with a dynamic batch.
     Raises ExportError, and leaves no file, where it cannot be written or does not compute the same.
     """
-    writer = FORMATS.get(format)
+    writer = FORMATS.get(kind)
     path = Path(path)
-    if format == "safetensors" and path.suffix != ".safetensors":
+    if kind == "safetensors" and path.suffix != ".safetensors":
         raise ExportError(
             f"{path}: a safetensors export must end in .safetensors: its code is written to FILE.py beside it"
         )
@@ -115,20 +114,20 @@ def export_network(network: nn.Module, x: Tensor, path: Path, format: str, *, la
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             draft = Path(folder) / path.name
-            files = _write(network, x, writer, draft, path, format)
-            difference, accuracy = _compare(network, x, labels, draft, format)
+            files = _write(network, x, writer, draft, path, kind)
+            difference, accuracy = _compare(network, x, labels, draft, kind)
             # the file that tells the export is there comes last
             for file in reversed(files):
-                os.replace(file, path.parent / file.name)
+                file.replace(path.parent / file.name)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         network.train(was_training)
     written = tuple(path.parent / file.name for file in files)
-    return Exported(format=format, path=path, files=written, max_difference=difference, accuracy=accuracy)
+    return Exported(format=kind, path=path, files=written, max_difference=difference, accuracy=accuracy)
 
 
-def _write(network: nn.Module, x: Tensor, writer: Writer, draft: Path, path: Path, format: str) -> tuple[Path, ...]:
+def _write(network: nn.Module, x: Tensor, writer: Writer, draft: Path, path: Path, kind: str) -> tuple[Path, ...]:
     try:
         with _quiet(), torch.no_grad():
             batch = torch.export.Dim("batch", min=1)
@@ -138,20 +137,19 @@ def _write(network: nn.Module, x: Tensor, writer: Writer, draft: Path, path: Pat
         raise
     except Exception as error:  # the exporters raise dozens of types; all mean: this network cannot be exported
         reason = str(error).strip().splitlines()
-        raise ExportError(
-            f"{path}: {format} cannot express this network: {reason[0] if reason else error!r}"
-        ) from error
+        raise ExportError(f"{path}: {kind} cannot express this network: {reason[0] if reason else error!r}") from error
 
 
 def _compare(
-    network: nn.Module, x: Tensor, labels: Tensor | None, draft: Path, format: str
+    network: nn.Module, x: Tensor, labels: Tensor | None, draft: Path, kind: str
 ) -> tuple[float, float | None]:
-    """Largest difference and the equal accuracy; ExportError where the reloaded file does not do what the network does."""
+    """Largest difference and the equal accuracy; ExportError where the reloaded file computes something else."""
     batches = {"one": x[:1], "three": x[:3], "all": x}
     with tempfile.TemporaryDirectory(prefix="nasact-reload-") as folder:
         inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
-        np.savez(inputs, **{name: batch.numpy() for name, batch in batches.items()})
-        command = [sys.executable, "-I", str(_RELOAD), format, str(draft), str(inputs), str(outputs)]
+        arrays: dict[str, Any] = {name: batch.numpy() for name, batch in batches.items()}
+        np.savez(inputs, **arrays)
+        command = [sys.executable, "-I", str(_RELOAD), kind, str(draft), str(inputs), str(outputs)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = done.stderr.strip().splitlines()
@@ -170,7 +168,7 @@ def _compare(
         difference = max(difference, (reloaded[name] - expected[name]).abs().max().item())
     if not difference < TOLERANCE:
         raise ExportError(
-            f"{draft.name}: outputs of the reloaded export differ by {difference:.2g}, more than {TOLERANCE:.0e}: not exported"
+            f"{draft.name}: outputs of the reloaded export differ by {difference:.2g}, more than {TOLERANCE:.0e}"
         )
     if labels is None:
         return difference, None

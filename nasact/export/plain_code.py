@@ -1,4 +1,4 @@
-"""Plain torch source for a network: its torch.export graph as one Python function over tensors named as in its state."""
+"""Plain torch source for a network: its torch.export graph as one Python function over its named tensors."""
 
 from __future__ import annotations
 

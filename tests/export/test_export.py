@@ -1,4 +1,4 @@
-"""Exports: reloaded in a fresh process without nasact, they compute what the network computes, or they are not there."""
+"""Exports: reloaded in a fresh process without nasact, they compute what the network computes, or are not there."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ class Branching(nn.Module):
 def test_what_cannot_be_exported_is_told(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"net.onnx: onnx cannot express this network"):
         export_network(Branching(), X, tmp_path / "net.onnx", "onnx")
-    with pytest.raises(ExportError, match="must end in .safetensors"):
+    with pytest.raises(ExportError, match=r"must end in \.safetensors"):
         export_network(Net(), X, tmp_path / "net.bin", "safetensors")
-    with pytest.raises(ExportError, match="the directory .* does not exist"):
+    with pytest.raises(ExportError, match=r"the directory .* does not exist"):
         export_network(Net(), X, tmp_path / "no" / "net.pt2", "pt2")
     with pytest.raises(UnknownName, match="Did you mean 'onnx'"):
         export_network(Net(), X, tmp_path / "net.onx", "onx")

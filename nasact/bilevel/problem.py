@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nasact.bilevel.randomness import devices_of, draw_seed, seeded
+from nasact.bilevel.twice import require_second_derivatives, twice_differentiable
 from nasact.errors import ModelError, StudyError
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ class SupernetProblem:
         return tuple(alpha.detach() for alpha in self.supernet.arch_parameters())
 
     def train_loss(self, w: Tensors, alpha: Tensors) -> Tensor:
-        return self._loss(self.train, self.train_seed, w, alpha)
+        """Twice differentiable, as far as the model is."""
+        with twice_differentiable(self.supernet):
+            return self._loss(self.train, self.train_seed, w, alpha)
 
     def val_loss(self, w: Tensors, alpha: Tensors) -> Tensor:
         return self._loss(self.val, self.val_seed, w, alpha)
@@ -126,7 +129,10 @@ def gradients(loss: Tensor, inputs: Sequence[Tensor], *, create_graph: bool = Fa
     """Gradients of `loss`, None where an input does not reach it (as torch's optimisers tell apart None and zero)."""
     if not loss.requires_grad or not inputs:
         return (None,) * len(inputs)
-    return torch.autograd.grad(loss, list(inputs), create_graph=create_graph, allow_unused=True)
+    found = torch.autograd.grad(loss, list(inputs), create_graph=create_graph, allow_unused=True)
+    if create_graph:
+        require_second_derivatives(found)
+    return found
 
 
 def product(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor | None], v: Sequence[Tensor | None]) -> Gradients:

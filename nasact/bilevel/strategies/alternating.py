@@ -14,6 +14,7 @@ from nasact.bilevel.strategies.state import (
     require_finite,
     train_mode,
 )
+from nasact.bilevel.twice import second_derivatives_told
 
 
 def alpha_gradient(
@@ -26,7 +27,8 @@ def alpha_gradient(
     train_mode(state.supernet)
     problem = SupernetProblem.draw(state.supernet, state.loss, train, val)
     inner = inner_step(state.weight_optimiser, trainable_weights(state.supernet)) if looks_ahead else InnerStep(())
-    return hypergradient(problem, problem.w, problem.alpha, inner)
+    with second_derivatives_told():
+        return hypergradient(problem, problem.w, problem.alpha, inner)
 
 
 def alternate(state: SearchState, train: Batch, hypergradient: Hypergradient) -> StepReport:
@@ -39,4 +41,4 @@ def alternate(state: SearchState, train: Batch, hypergradient: Hypergradient) ->
     require_finite(loss, "training", state)
     move_weights(state, gradients(loss, trainable_weights(state.supernet)))
     state.step += 1
-    return StepReport(train_loss=float(loss), val_loss=float(hypergradient.val_loss))
+    return StepReport(train_loss=loss.item(), val_loss=hypergradient.val_loss.item())

@@ -37,7 +37,7 @@ class DARTS:
 
     source: ClassVar[str] = "Liu et al. 2019, arXiv:1806.09055"
     guarantee: ClassVar[str] = "order 2 is the exact gradient through the optimiser's own next step; order 1 ignores it"
-    cost: ClassVar[str] = "order 1: 2 passes a step; order 2: 3 and a half (finite_difference: 5)"
+    cost: ClassVar[str] = "order 1: about 2 times joint; order 2: about 5 times, either way of taking the mixed product"
 
     order: Literal[1, 2] = 2
     lr: float = 3e-3

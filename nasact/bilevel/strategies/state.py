@@ -139,7 +139,7 @@ def set_gradients(parameters: Sequence[nn.Parameter], grads: Gradients) -> None:
 
 def require_finite(loss: Tensor | None, name: str, state: SearchState) -> None:
     if loss is not None and not bool(torch.isfinite(loss)):
-        raise Divergence(f"step {state.step + 1}: the {name} loss is {float(loss)}")
+        raise Divergence(f"step {state.step + 1}: the {name} loss is {loss.item()}")
 
 
 def require_finite_gradients(state: SearchState, grads: Gradients) -> None:

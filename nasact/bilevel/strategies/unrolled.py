@@ -29,7 +29,7 @@ class Unrolled:
 
     source: ClassVar[str] = "reverse-mode hyperparameter gradients, Franceschi et al. 2017, arXiv:1703.01785"
     guarantee: ClassVar[str] = "the exact gradient through `steps` of the optimiser's own next steps"
-    cost: ClassVar[str] = "3 passes a step and about 2 more, and their memory, for each step unrolled"
+    cost: ClassVar[str] = "about 5 times joint, 3 more for each further step, and the memory of all steps at once"
 
     steps: int = 1
     lr: float = 3e-3

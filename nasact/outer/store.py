@@ -37,6 +37,7 @@ class StudyDirectory:
         self.database = self.path / "study.db"
         self.trials = self.path / "trials"
         self.compare = self.path / "compare"
+        self.comparison_file = self.compare / "comparison.json"
         self.result_file = self.path / "result.json"
         self.model_file = self.path / "model.pt"
         self.lock_file = self.path / "lock"

@@ -147,5 +147,6 @@ def _append(log: Path) -> None:
 
 
 if __name__ == "__main__":
-    # forking here and not in the test: pytest's process may have threads
+    # forking here and not in the test: pytest's process may have threads; what is imported now, no fork has to import
+    execute(study(outer__trials=1), Path(sys.argv[1]) / "warm", Standin())
     sys.exit(kill_repeatedly(study(**json.loads(sys.argv[2])), Path(sys.argv[1]), int(sys.argv[3])))

@@ -1,0 +1,80 @@
+"""The study's `model.pt`: the derived network as trained for the comparison, with all it takes to build it again."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nasact.errors import NasactError, StoreError
+from nasact.outer.store import StudyDirectory
+from nasact.study import Study, TrialSpec
+from nasact.supernet import Genotype
+from nasact.tasks import Data, build_model
+from nasact.training.files import write_atomically
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetwork:
+    """A derived network with its weights, in eval mode, and what it was made from."""
+
+    module: nn.Module
+    genotype: Genotype
+    spec: TrialSpec
+    input_shape: tuple[int, ...]
+    classes: int
+
+
+def save_network(store: StudyDirectory, spec: TrialSpec, data: Data, genotype: Genotype, weights: Path) -> Path:
+    """Write `model.pt` from the state that the comparison left in `weights`."""
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "schema": SCHEMA,
+            "spec": spec.to_tree(),
+            "genotype": genotype.to_json(),
+            "input_shape": list(data.input_shape),
+            "classes": data.classes,
+            "state": torch.load(weights, weights_only=True),
+        },
+        buffer,
+    )
+    write_atomically(store.model_file, buffer.getvalue())
+    return store.model_file
+
+
+def load_network(store: StudyDirectory) -> TrainedNetwork:
+    """The network in `model.pt`; StoreError where there is none yet, or where the file or its model is not usable."""
+    path = store.model_file
+    if not path.exists():
+        raise StoreError(f"{path}: there is no network yet: run `nasact search {store.name}` to its end")
+    try:
+        document = torch.load(path, weights_only=True)
+        if document["schema"] != SCHEMA:
+            raise StoreError(f"{path}: schema {document['schema']} is not known, expected {SCHEMA}")
+        spec = Study.from_tree(document["spec"]).spec
+        genotype = Genotype.from_json(document["genotype"])
+        input_shape, classes = tuple(document["input_shape"]), int(document["classes"])
+        state = document["state"]
+    except NasactError:
+        raise
+    except Exception as error:
+        # torch raises pickle, zip and runtime errors for a file that is not its own
+        reason = " ".join(str(error).split())[:200]
+        raise StoreError(
+            f"{path}: cannot be read ({type(error).__name__}: {reason}); remove it and run again"
+        ) from error
+    component = spec.task.model
+    model = build_model(component.name, component.options, input_shape=input_shape, classes=classes, seed=spec.seed)
+    module = genotype.apply(model)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise StoreError(f"{path}: does not fit model {component.name!r} any more ({first})") from error
+    return TrainedNetwork(module=module.eval(), genotype=genotype, spec=spec, input_shape=input_shape, classes=classes)

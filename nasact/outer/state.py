@@ -1,0 +1,80 @@
+"""What is known of a study that has been run, or is running: for looking only. Needs no torch, so that it is quick."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nasact.errors import StoreError
+from nasact.outer.files import read_json
+from nasact.outer.records import TrialRecord, best_so_far
+from nasact.outer.store import StudyDirectory
+from nasact.report.result import Provenance, result_document
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyState:
+    """Plain forms only, as `report` takes them; what is not there yet is None."""
+
+    name: str
+    directory: Path
+    tree: dict[str, Any]
+    records: list[TrialRecord]
+    trials: list[dict[str, Any]]
+    genotype: dict[str, Any] | None
+    comparison: dict[str, Any] | None
+    document: dict[str, Any] | None
+
+    @property
+    def best(self) -> TrialRecord | None:
+        return best_so_far(self.records)
+
+    def to_document(self) -> dict[str, Any]:
+        """The result document: the final one where the study has ended, else one of what is known so far."""
+        if self.document is not None and len(self.document["trials"]["records"]) == len(self.records):
+            return self.document
+        return result_document(
+            study={"name": self.name, "directory": str(self.directory), "tree": self.tree},
+            trials=self.trials,
+            provenance=Provenance(seed=int(self.tree.get("seed", 0))),
+            genotype=self.genotype,
+        )
+
+
+def load_state(root: Path, name: str) -> StudyState:
+    """The state of the study called `name` under `root`; StoreError with near names where it was never run."""
+    from nasact.outer.optuna import read_trials
+
+    store = StudyDirectory.existing(root, name)
+    records = read_trials(store)
+    best = best_so_far(records)
+    return StudyState(
+        name=name,
+        directory=store.path,
+        tree=store.read_study_tree(),
+        records=records,
+        trials=trial_documents(store, records),
+        genotype=None if best is None else trial_document(store, best).get("genotype"),
+        comparison=read_json(store.comparison_file) if store.comparison_file.exists() else None,
+        document=store.read_result(),
+    )
+
+
+def trial_documents(store: StudyDirectory, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    """The records with the `metrics` of their trials' results, as `report` takes them."""
+    return [{**record.to_dict(), "metrics": trial_document(store, record).get("metrics") or {}} for record in records]
+
+
+def trial_document(store: StudyDirectory, record: TrialRecord) -> dict[str, Any]:
+    """The plain result in a finished trial's directory; empty where there is none (yet)."""
+    if record.key is None or not record.finished:
+        return {}
+    with contextlib.suppress(StoreError):
+        result = read_json(store.trials / record.key / "result.json").get("result")
+        # a configuration may be trained by several trials: a pruned one may lie where a complete one was recorded
+        if isinstance(result, dict) and result.get("status") == record.status:
+            return result
+    return {}

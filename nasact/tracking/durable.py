@@ -54,7 +54,10 @@ class Backend(Protocol):
         """Store one event, also if it, or a part of it, is there already."""
 
     def alive(self) -> bool:
-        """Whether the store answers; what was known of it is forgotten and looked up again. Never raises."""
+        """Whether the store answers. Never raises."""
+
+    def forget(self) -> None:
+        """What was known of the store may be wrong: look it up again."""
 
     def save_model(self, module: nn.Module, example: Tensor, folder: Path) -> None:
         """Write the network into `folder` as the store wants it."""
@@ -72,6 +75,10 @@ def never_fatal(method: Callable[P, R]) -> Callable[P, R | None]:
             return None
 
     return guarded
+
+
+class _StoreLost(Exception):
+    """The store behind the tracker does not answer, whatever is asked."""
 
 
 def one_line(error: BaseException) -> str:
@@ -181,6 +188,8 @@ class DurableTracker:
     @never_fatal
     def study_finished(self, status: str) -> None:
         self._submit(StudyFinished(status=status, time=now()), force=True)
+        if status == "complete":
+            self._trials.clear()
         if self._spool.pending():
             logger.warning(
                 "tracking: %d events wait in %s; running the same study again delivers them",
@@ -207,10 +216,10 @@ class DurableTracker:
                 continue
             try:
                 results[number] = self._deliver(event)
+            except _StoreLost as error:
+                self._store_lost(error)
+                return results
             except Exception as error:
-                if not self._backend.alive():
-                    self._store_lost(error)
-                    return results
                 if number not in self._set_aside:
                     logger.warning("tracking: %s is kept for later (%s)", type(event).__name__, one_line(error))
                 self._set_aside.add(number)
@@ -225,11 +234,19 @@ class DurableTracker:
         if not isinstance(event, StudyStarted | TrialStarted | StudyFinished) and event.files is not None:
             event = replace(event, files=str(self._staged / event.files))
         try:
-            return self._backend.deliver(event)
-        except Exception:
+            return self._attempt(event)
+        except Exception as error:
             if not self._backend.alive():
-                raise
+                raise _StoreLost(one_line(error)) from error
+            return self._attempt(event)
+
+    def _attempt(self, event: Event) -> str | None:
+        try:
             return self._backend.deliver(event)
+        except BaseException:
+            # Also after Ctrl-C: a run that was made, but not noted, must be found and not made again.
+            self._backend.forget()
+            raise
 
     def _confirm(self, number: int, event: Event) -> None:
         self._set_aside.discard(number)
@@ -256,7 +273,7 @@ class DurableTracker:
             "tracking: the store does not answer, training goes on, %d events wait in %s (%s)",
             len(self._spool),
             self._spool.path,
-            one_line(error),
+            error,
         )
 
     def _store_answers(self) -> None:

@@ -34,7 +34,7 @@ _ENVIRONMENT = {
     "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
     # A store that is away must not hold up a training: MLflow's own seven retries take minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 
 P = ParamSpec("P")
@@ -143,20 +143,20 @@ class MLflowBackend:
             raise RuntimeError("study_started comes first")
         return self._runs
 
-    def alive(self) -> bool:
+    def forget(self) -> None:
         if self._runs is not None:
             self._runs.forget()
+
+    @quietly
+    def alive(self) -> bool:
+        # A database that went away is waited for: a new one in its place would be lost when the old one comes back.
+        if self.address.path is not None and not self.address.path.is_file():
+            return False
         try:
-            self.open()
+            self.client.search_experiments(max_results=1)
         except Exception:
             return False
         return True
-
-    @quietly
-    def open(self) -> None:
-        """Reach the store, its database made if need be."""
-        prepare_database(self.address)
-        self.client.search_experiments(max_results=1)
 
     @quietly
     def deliver(self, event: events.Event) -> str | None:

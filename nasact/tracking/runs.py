@@ -68,6 +68,7 @@ class StudyRuns:
         self._experiment: str | None = None
         self._parent: str | None = None
         self._trials: dict[tuple[str, str], TrialRun] = {}
+        self._doubles: list[TrialRun] = []  # a request that was repeated on its way makes a run twice
 
     def ids(self) -> RunIds:
         return {"study": self._ids["study"], "trials": dict(self._ids["trials"])}
@@ -75,6 +76,7 @@ class StudyRuns:
     def forget(self) -> None:
         self._experiment = self._parent = None
         self._trials.clear()
+        self._doubles.clear()
 
     # What happens
 
@@ -147,7 +149,8 @@ class StudyRuns:
             if run is None:
                 run = self._client.create_run(self.experiment_id(), run_name=self._info.name, tags=tags)
             parent = str(run.info.run_id)
-            for child in self._search(f"tags.`mlflow.parentRunId` = '{parent}'"):
+            children = self._search(f"tags.`mlflow.parentRunId` = '{parent}'")
+            for child in sorted(children, key=lambda child: (child.info.start_time, child.info.run_id)):
                 self._remember(child)
             self._ids["study"] = self._parent = parent
             with contextlib.suppress(OSError):
@@ -201,7 +204,7 @@ class StudyRuns:
     def _retire_leftovers(self) -> None:
         """End the runs of trials that a killed process left open; a trial that continues opens its own again."""
         self.study_run()
-        for run in self._trials.values():
+        for run in (*self._trials.values(), *self._doubles):
             if run.running:
                 self.log(run.run_id, tags={"nasact.status": "abandoned"})
                 self._end(run.run_id, "abandoned", events.now())
@@ -211,14 +214,17 @@ class StudyRuns:
 
     def _remember(self, run: Any) -> None:
         number, key = run.data.tags.get("nasact.trial", ""), run.data.tags.get("nasact.key", "")
-        if number.isdecimal():
-            self._ids["trials"][int(number)] = str(run.info.run_id)
-            self._trials[number, key] = TrialRun(
-                run_id=str(run.info.run_id),
-                running=run.info.status in ("RUNNING", "SCHEDULED"),
-                status=run.data.tags.get("nasact.status", ""),
-                params=set(run.data.params),
-            )
+        if not number.isdecimal():
+            return
+        trial = TrialRun(
+            run_id=str(run.info.run_id),
+            running=run.info.status in ("RUNNING", "SCHEDULED"),
+            status=run.data.tags.get("nasact.status", ""),
+            params=set(run.data.params),
+        )
+        if self._trials.setdefault((number, key), trial) is not trial:
+            self._doubles.append(trial)
+        self._ids["trials"][int(number)] = self._trials[number, key].run_id
 
     def _trial_run(self, number: int, key: str, started: int, params: Mapping[str, str]) -> TrialRun:
         """The run of this trial with this configuration, with all its parameters; made where there is none."""
@@ -266,7 +272,7 @@ class StudyRuns:
     def _log_points(
         self, run_id: str, points: Iterable[events.Point], tags: Mapping[str, str], *, fresh: bool = False
     ) -> None:
-        """Metrics that the run does not have yet; what is not finite goes into a tag (MLflow would make inf 1.8e308)."""
+        """Metrics that the run does not have yet. What is not finite goes into a tag: MLflow makes inf 1.8e308."""
         points = tuple(points)
         names = clean_names(point.name for point in points)
         there = set() if fresh else self._logged(run_id, set(names.values()))

@@ -18,7 +18,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, one a line; a line torn by a crash is passed over."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for line in text.splitlines():
         try:
@@ -132,6 +132,12 @@ class TrialLog:
         """Trial `number` has ended and its event is kept elsewhere."""
         self._open.pop(number, None)
         self._path(number).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """The study has ended: nothing that is still open will continue."""
+        self._open.clear()
+        for path in self.directory.glob("trial-*.jsonl"):
+            path.unlink(missing_ok=True)
 
     def _load(self, number: int) -> OpenTrial | None:
         trial: OpenTrial | None = None

@@ -1,0 +1,55 @@
+"""What every tracker does: it takes a whole study, in any order, and never raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from nasact.tracking import MLflowTracker, NullTracker, StudyInfo, Tracker
+
+KINDS = ("null", "mlflow on sqlite", "mlflow on a server that is away")
+
+
+@pytest.fixture(params=KINDS)
+def tracker(request: pytest.FixtureRequest, make_tracker: Callable[..., MLflowTracker], tmp_path: Any) -> Tracker:
+    if request.param == "null":
+        return NullTracker()
+    if request.param == "mlflow on sqlite":
+        return make_tracker()
+    # Port 9 (discard) of the loopback: nobody listens there.
+    return MLflowTracker("http://127.0.0.1:9", directory=tmp_path / "study")
+
+
+def test_takes_a_whole_study(tracker: Tracker, play: Callable[..., Any]) -> None:
+    play(tracker)
+    assert set(tracker.run_ids) == {"study", "trials"}
+
+
+def test_takes_calls_out_of_order(tracker: Tracker, info: StudyInfo) -> None:
+    tracker.trial_report(7, {"phase": "search", "epoch": 1, "metrics": {"loss": 1.0}})
+    tracker.trial_finished(7, "complete", {}, {}, None, None)
+    tracker.study_started(info)
+    tracker.comparison_finished({}, {}, None)
+    tracker.study_finished("interrupted")
+
+
+def test_takes_odd_values(tracker: Tracker, info: StudyInfo) -> None:
+    tracker.study_started(info)
+    tracker.trial_started(0, "k" * 9000, {"a/../b": None, "": [1, 2], "c(x)": "v" * 9000, "c[x]": object()})
+    metrics: dict[str, Any] = {"a": float("nan"), "b": float("inf"), "c": torch.tensor(1.0), "d": None, "%": 1}
+    tracker.trial_report(0, {"phase": "search", "epoch": 1, "metrics": metrics})
+    tracker.trial_finished(0, "failed", metrics, {"../up": "x", "": "y"}, lambda: {"a b": b"png"}, "r" * 9000)
+    tracker.study_finished("failed")
+
+
+def test_a_network_that_cannot_be_kept_is_only_a_warning(tracker: Tracker, info: StudyInfo) -> None:
+    class Branches(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum().item() > 0 else -x
+
+    tracker.study_started(info)
+    assert tracker.model(Branches(), torch.ones(2, 3), "odd") is None
+    tracker.study_finished("complete")

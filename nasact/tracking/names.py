@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from typing import SupportsFloat
@@ -16,6 +15,7 @@ MAX_NAME = 250
 MAX_PARAM = 6000
 MAX_TAG = 5000
 
+_CLIMB = re.compile(r"^\.\.+|^\.$")
 _ODD = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 
@@ -24,9 +24,9 @@ def clean_name(name: object, *, length: int = MAX_NAME) -> str:
 
     A slash groups metrics in the UI, so it stays, but never as an absolute path or one that climbs (`..`).
     """
-    text = _ODD.sub("_", str(name)).strip()
-    parts = [part if part.strip(". ") else "_" * len(part) for part in text.split("/") if part]
-    return posixpath.join(*parts)[:length].rstrip("/") if parts else "_"
+    text = _ODD.sub("_", str(name)).strip()[:length]
+    parts = [part.strip() for part in text.split("/") if part.strip()]
+    return "/".join(_CLIMB.sub(lambda dots: "_" * len(dots[0]), part) for part in parts) or "_"
 
 
 def clean_names(names: Iterable[str]) -> dict[str, str]:

@@ -30,6 +30,9 @@ from nasact.tracking.names import (
         ("", "_"),
         ("/", "_"),
         ("größe", "gr__e"),
+        ("/ a / b", "a/b"),
+        ("..a/.b", "__a/.b"),
+        ("x" * 249 + " y", "x" * 249),
     ],
 )
 def test_odd_characters_are_replaced(name: str, clean: str) -> None:

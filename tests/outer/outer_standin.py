@@ -128,7 +128,7 @@ def kill_repeatedly(made: Study, root: Path, kills: int) -> int:
         if worker == 0:
             execute(made, root, Standin(pause=0.003, at=lambda spec, index: _append(log)))
             os._exit(0)
-        enough = log.stat().st_size + moments.randint(1, 14)
+        enough = log.stat().st_size + moments.randint(1, 5)
         ended, status = 0, 0
         while not ended and log.stat().st_size < enough:
             time.sleep(0.001)

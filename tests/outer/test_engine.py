@@ -186,6 +186,25 @@ def test_interrupting_leaves_the_trial_to_be_continued(tmp_path: Path) -> None:
     assert not set(standin.worked) & set(interrupted.worked)
 
 
+@pytest.mark.parametrize("status", ["pruned", "complete"])
+def test_a_trial_interrupted_after_its_end_but_before_that_was_stored_ends_the_same(
+    status: str, tmp_path: Path
+) -> None:
+    """The pruner has spoken and stored that it has: asked again, Hyperband would answer for the next rung."""
+
+    class Interrupting(Heard):
+        def trial_finished(self, number: int, result: Any) -> None:
+            if result.status == status and number > 2:
+                raise KeyboardInterrupt
+
+    made = study(outer__trials=9)
+    at_once = execute(made, tmp_path / "b", Standin())
+    with pytest.raises(KeyboardInterrupt):
+        execute(made, tmp_path / "a", Standin(), Interrupting())
+    standin = Standin()
+    assert shown(execute(made, tmp_path / "a", standin)) == shown(at_once)
+
+
 def test_a_trial_that_kills_its_process_three_times_fails(tmp_path: Path) -> None:
     """As after SIGKILL: the process is gone before anything can be put right."""
     made = study(outer__trials=2, outer__pruner="none")

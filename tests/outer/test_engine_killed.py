@@ -15,7 +15,7 @@ from outer_standin import Standin, execute, shown, study
 from nasact.outer.optuna import read_trials
 from nasact.outer.store import StudyDirectory
 
-KILLS = 6
+KILLS = 5
 
 
 @pytest.mark.parametrize(("sampler", "pruner"), [("tpe", "hyperband"), ("random", "median")])
@@ -29,7 +29,7 @@ def test_killed_study_equals_uninterrupted_study(sampler: str, pruner: str, tmp_
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, outer_standin.__file__, str(root), json.dumps(changes), str(KILLS)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert process.returncode >= KILLS // 2, f"only {process.returncode} of {KILLS} kills hit: {process.stderr}"
+    assert process.returncode >= KILLS - 1, f"only {process.returncode} of {KILLS} kills hit: {process.stderr}"
 
     left = read_trials(StudyDirectory.existing(root, "standin"))
     assert 0 < len(left) <= 12

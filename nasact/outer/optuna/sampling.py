@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial
 
 from nasact.outer.plan import grid
 from nasact.study import FloatRange, IntRange, Parameter
@@ -22,7 +22,7 @@ from nasact.study import FloatRange, IntRange, Parameter
 if TYPE_CHECKING:
     from nasact.study import Study
 
-# Hyperband shows TPE only the trials of the same bracket: with Optuna's ten it would stay random for twenty trials.
+# Studies have tens of trials: with Optuna's ten, half of such a study would be drawn at random.
 STARTUP_TRIALS = 5
 REDUCTION = 3
 
@@ -102,12 +102,3 @@ def build_pruner(study: Study) -> BasePruner:
 def _most_epochs(study: Study) -> int:
     epochs = study.parameters.get("search.epochs")
     return study.spec.search.epochs if epochs is None else max(int(value) for value in epochs.extremes())
-
-
-def prime(study: optuna.Study) -> None:
-    """Have Hyperband count its brackets now.
-
-    Until its first `prune` Optuna takes every trial for one of bracket 0, so the first draw after a restart would see
-    other trials than the same draw without a restart.
-    """
-    study.pruner.prune(study, optuna.trial.create_trial(state=TrialState.RUNNING))

@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nasact.errors import StoreError
-from nasact.outer.optuna.sampling import build_pruner, build_sampler, prime
+from nasact.outer.optuna.sampling import build_pruner, build_sampler
 from nasact.outer.records import Status, TrialRecord
 from nasact.outer.store import StudyDirectory
 
@@ -34,7 +34,7 @@ _STATUS: dict[TrialState, Status] = {
 def opened(store: StudyDirectory, study: Study) -> Iterator[optuna.Study]:
     """The Optuna study in the directory's database, made if need be."""
     with _database(store, create=True) as storage:
-        remembered = optuna.create_study(
+        yield optuna.create_study(
             storage=storage,
             study_name=store.name,
             direction="maximize",
@@ -42,8 +42,6 @@ def opened(store: StudyDirectory, study: Study) -> Iterator[optuna.Study]:
             sampler=build_sampler(study),
             pruner=build_pruner(study),
         )
-        prime(remembered)
-        yield remembered
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial
 
-from nasact.outer.optuna.sampling import build_pruner, prime
+from nasact.outer.optuna.sampling import build_pruner
 from nasact.outer.optuna.storage import epochs_of
 from nasact.outer.records import INTERMEDIATE
 
@@ -55,7 +55,6 @@ def _asked_again(remembered: optuna.Study, study: Study, frozen: FrozenTrial) ->
         sampler=RandomSampler(seed=0),
         pruner=build_pruner(study),
     )
-    prime(replay)
     replay.add_trials(remembered.get_trials(deepcopy=False)[: frozen.number])
     trial = replay.ask()
     decision = False

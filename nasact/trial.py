@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nasact import bilevel
 from nasact.errors import Divergence, GenotypeError, MixtureError
 from nasact.study import TrialSpec
-from nasact.supernet import Genotype, derive, relax
+from nasact.supernet import Genotype, Supernet, derive, relax
 from nasact.tasks import Data, Split, build_model
 from nasact.training.checkpoint import Checkpoint
 from nasact.training.files import write_json
@@ -256,7 +256,8 @@ def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
     return False
 
 
-def _begin_search(spec: TrialSpec, data: Data) -> SearchRun:
+def begin_supernet(spec: TrialSpec, data: Data) -> Supernet:
+    """The supernet of a trial before its first step."""
     seed = derive_seed(spec.seed, "search")
     component, options = spec.task.model, spec.search
     with RandomStream(derive_seed(seed, "build")):
@@ -267,21 +268,31 @@ def _begin_search(spec: TrialSpec, data: Data) -> SearchRun:
             classes=data.classes,
             seed=derive_seed(seed, "model"),
         ).to(data.train.x.device)
-        schedule = build_schedule(options.temperature)
-        supernet = relax(
+        return relax(
             model,
             spec.search_space,
             level=options.level,
             normaliser=options.normaliser,
             init=cast(Literal["uniform", "original"], options.init),
-            temperature=schedule.temperature(0, options.epochs),
+            temperature=build_schedule(options.temperature).temperature(0, options.epochs),
             include=spec.sites.include,
             exclude=spec.sites.exclude,
             partial=spec.sites.partial,
             example_input=data.train.x[:2],
         )
+
+
+def _begin_search(spec: TrialSpec, data: Data) -> SearchRun:
+    options = spec.search
     strategy = bilevel.build(options.strategy.name, options.strategy.options)
-    return begin_search(supernet, strategy, options.optimiser, seed=seed, schedule=schedule)
+    return begin_search(
+        begin_supernet(spec, data),
+        strategy,
+        options.optimiser,
+        seed=derive_seed(spec.seed, "search"),
+        schedule=build_schedule(options.temperature),
+        warmup=options.warmup,
+    )
 
 
 def _retrain_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:

@@ -18,6 +18,7 @@ from nasact.bilevel.strategies import (
     Strategy,
     Unrolled,
     build,
+    weight_step,
 )
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "build",
     "check_search_moves",
     "inner_step",
+    "weight_step",
 ]

@@ -186,7 +186,7 @@ class Mixture(nn.Module):
     @torch.no_grad()
     def weights(self) -> Tensor:
         """The mixture weights (*layout.shape, K) as evaluation sees them, detached."""
-        return self.normaliser.weights(self.alpha, self.temperature, False).detach()
+        return self.normaliser.weights(self.alpha, self.temperature, False).detach().clone()
 
     def forward(self, x: Tensor) -> Tensor:
         mixed: Tensor = self.bank(x, self.normaliser.weights(self.alpha, self.temperature, self.training))

@@ -16,6 +16,7 @@ from nasact.report.genes import site_text
 from nasact.report.tables import DERIVED, best_trial, contrasts_of, variant_functions
 
 SCHEMA = 1
+TRIAL_METRICS = ("search_val_accuracy", "derived_val_accuracy", "gap", "entropy", "seconds")
 STATES = ("complete", "pruned", "failed", "running")
 
 
@@ -141,8 +142,7 @@ def _trial(trial: Mapping[str, Any]) -> dict[str, Any]:
         "status": _state(trial),
         "params": dict(trial.get("params") or {}),
         "value": metrics.get("derived_val_accuracy", trial.get("value")),
-        "gap": metrics.get("gap"),
-        "seconds": metrics.get("seconds"),
+        "metrics": {name: metrics.get(name) for name in TRIAL_METRICS},
         "reason": trial.get("reason"),
         "reused_from": trial.get("reused_from"),
     }

@@ -61,17 +61,23 @@ def variant_labels(comparison: Mapping[str, Any]) -> dict[str, str]:
 
 def variant_functions(variant: Mapping[str, Any]) -> str:
     """The functions of a variant, whose genotypes may differ from seed to seed."""
+    if "functions" in variant:
+        return str(variant["functions"])  # the form of the result document
     genotypes = variant.get("genotypes") or [variant.get("genotype")]
     return genotype_text(genotypes[0]) if len(genotypes) == 1 else "drawn anew for each seed"
 
 
 def _diverged_notes(labels: Mapping[str, str], variants: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(
-        f"{labels[name]}: {len(variant['diverged'])} of {len(variant['test_accuracies'])} runs diverged; "
+        f"{labels[name]}: {_count(variant['diverged'])} of {len(variant['test_accuracies'])} runs diverged; "
         "each counts as accuracy 0."
         for name, variant in variants.items()
         if variant.get("diverged")
     )
+
+
+def _count(diverged: int | Sequence[int]) -> int:
+    return diverged if isinstance(diverged, int) else len(diverged)
 
 
 def contrasts_of(comparison: Mapping[str, Any]) -> list[statistics.Contrast]:
@@ -189,7 +195,7 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
             (
                 f"* {trial['number']}" if trial["number"] == best else str(trial["number"]),
                 state if trial.get("reused_from") is None else f"as {trial['reused_from']}",
-                _percent(metrics.get("derived_val_accuracy", trial.get("value"))),
+                _percent(_derived(trial)),
                 _percent(metrics.get("search_val_accuracy")),
                 _points(metrics.get("gap")),
                 clock(metrics.get("seconds", trial.get("seconds"))),
@@ -202,11 +208,16 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
+def _derived(trial: Mapping[str, Any]) -> Any:
+    measured = (trial.get("metrics") or {}).get("derived_val_accuracy")
+    return trial.get("value") if measured is None else measured
+
+
 def best_trial(trials: Sequence[Mapping[str, Any]]) -> int | None:
     """The number of the completed trial whose derived network has the best validation accuracy; the first of equals."""
     scores = []
     for trial in trials:
-        score = (trial.get("metrics") or {}).get("derived_val_accuracy", trial.get("value"))
+        score = _derived(trial)
         if str(trial.get("state") or trial.get("status")).lower() == "complete" and is_number(score):
             scores.append((-score, int(trial["number"])))
     return min(scores)[1] if scores else None

@@ -203,8 +203,17 @@ class Search(Node):
     init: Annotated[str, AfterValidator(names.init)] = "uniform"
     temperature: Temperature = Field(default_factory=Temperature)
     epochs: AtLeastOne = 20
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the beginning in which only the weights are trained."""
     batch_size: AtLeastOne = 64
     optimiser: Optimiser = Field(default_factory=Optimiser)
+
+    @model_validator(mode="after")
+    def _alpha_has_its_epochs(self) -> Search:
+        if self.warmup >= self.epochs:
+            message = f"must be smaller than search.epochs, but got (warmup={self.warmup}, epochs={self.epochs})"
+            raise at(("warmup",), message)
+        return self
 
 
 class Derive(Node):
@@ -225,7 +234,8 @@ class Compare(Node):
     """What the derived network is compared with, and over how many seeds."""
 
     baselines: Baselines = names.BASELINES
-    seeds: AtLeastOne = 5
+    seeds: AtLeastOne = 8
+    """With fewer than 7, no difference to three baselines can be significant."""
 
 
 class Outer(Node):

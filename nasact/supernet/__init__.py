@@ -6,7 +6,7 @@ Knows mixtures and the catalogue; nothing of data, training or searching.
 from nasact.supernet.derivation import derive
 from nasact.supernet.genotype import Genotype, SiteGene
 from nasact.supernet.sites import Site, SiteReport, Unreachable, find_sites
-from nasact.supernet.supernet import Supernet, relax
+from nasact.supernet.supernet import Supernet, relax, site_shapes
 
 __all__ = [
     "Genotype",
@@ -18,4 +18,5 @@ __all__ = [
     "derive",
     "find_sites",
     "relax",
+    "site_shapes",
 ]

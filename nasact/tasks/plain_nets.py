@@ -5,6 +5,7 @@ Written in both styles on purpose, activations as modules and as functional call
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -20,6 +21,20 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[float, Field(gt=0)]
 
 
+_KINDS = {nn.Conv2d: "conv", nn.ReLU: "act", nn.MaxPool2d: "pool", nn.Linear: "fc", nn.Dropout: "dropout"}
+
+
+def _named(*layers: nn.Module) -> nn.Sequential:
+    """A Sequential whose layers are called conv1, act1, ...: sites are named after them in every table and plot."""
+    counts: Counter[str] = Counter()
+    named: dict[str, nn.Module] = {}
+    for layer in layers:
+        kind = _KINDS.get(type(layer), type(layer).__name__.lower())
+        counts[kind] += 1
+        named[f"{kind}{counts[kind]}"] = layer
+    return nn.Sequential(OrderedDict(named))
+
+
 def mlp(*, input_shape: Shape, classes: int, hidden: Sequence[Units] = (64, 64), dropout: Fraction = 0.0) -> nn.Module:
     """Dense layers of `hidden` units, each followed by relu (and dropout where it is above 0)."""
     if not hidden:
@@ -33,7 +48,7 @@ def mlp(*, input_shape: Shape, classes: int, hidden: Sequence[Units] = (64, 64),
         if dropout > 0:
             layers.append(nn.Dropout(dropout))
         units = width
-    return nn.Sequential(*layers, nn.Linear(units, classes))
+    return _named(*layers, nn.Linear(units, classes))
 
 
 def small_cnn(*, input_shape: Shape, classes: int, width: Width = 1.0) -> nn.Module:
@@ -61,14 +76,14 @@ def _thesis_cnn(name: str, input_shape: Shape, classes: int, width: float, dropo
     layers += [nn.Linear(many * height * breadth, many), nn.ReLU()]
     if dropout is not None:
         layers.append(nn.Dropout(dropout))
-    return nn.Sequential(*layers, nn.Linear(many, classes))
+    return _named(*layers, nn.Linear(many, classes))
 
 
 def lenet5(*, input_shape: Shape, classes: int) -> nn.Module:
     """20 and 50 filters of 5 x 5, 500 units: 431k parameters on 28 x 28, 657k on 3 x 32 x 32."""
     channels, *sides = image_shape("lenet5", input_shape, least=16, why=" (two 5 x 5 convolutions, two poolings)")
     height, breadth = (after(side, "c5", "p2", "c5", "p2") for side in sides)
-    return nn.Sequential(
+    return _named(
         nn.Conv2d(channels, 20, 5),
         nn.ReLU(),
         nn.MaxPool2d(2),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nasact.bilevel import SearchState, Strategy, check_search_moves
+from nasact.bilevel import SearchState, Strategy, check_search_moves, weight_step
 from nasact.errors import Divergence
 from nasact.supernet import Supernet
 from nasact.training.batches import Labelled, batches, endless_batches, require_examples
@@ -107,7 +107,11 @@ def _fit_epoch(state: FitState, train: Labelled, batch_size: int, loss: Loss, ph
 
 @dataclass(kw_only=True)
 class SearchRun:
-    """A supernet in search, after `epoch` epochs; `weights_over_time` has a first row from before the first epoch."""
+    """A supernet in search, after `epoch` epochs; `weights_over_time` has a first row from before the first epoch.
+
+    In the first `warmup` epochs alpha rests and the temperature stays at its start: networks learn what is linear
+    first, and an alpha that moves at once takes that for a reason to choose identity.
+    """
 
     supernet: Supernet
     strategy: Strategy
@@ -115,6 +119,7 @@ class SearchRun:
     stream: RandomStream
     seed: int
     schedule: Schedule = field(default_factory=Constant)
+    warmup: int = 0
     epoch: int = 0
     weights_over_time: WeightsOverTime = field(default_factory=dict)
 
@@ -140,6 +145,7 @@ def begin_search(
     *,
     seed: int,
     schedule: Schedule | None = None,
+    warmup: int = 0,
     loss: Loss = cross_entropy,
 ) -> SearchRun:
     """The state before the first epoch of a search."""
@@ -150,6 +156,7 @@ def begin_search(
         stream=RandomStream(derive_seed(seed, "search")),
         seed=seed,
         schedule=schedule or Constant(),
+        warmup=warmup,
     )
     with run.stream:
         _record_weights(run)
@@ -165,7 +172,7 @@ def search(run: SearchRun, train: Labelled, val: Labelled, *, epochs: int, batch
     require_examples(val, "search: validation data")
     while run.epoch < epochs:
         started = time.perf_counter()
-        temperature = run.schedule.temperature(run.epoch, epochs)
+        temperature = run.schedule.temperature(max(0, run.epoch - run.warmup), epochs - run.warmup)
         with run.stream:
             run.supernet.set_temperature(temperature)
             train_loss = _search_epoch(run, train, val, batch_size)
@@ -194,7 +201,8 @@ def _search_epoch(run: SearchRun, train: Labelled, val: Labelled, batch_size: in
         try:
             if run.state.step == 0:
                 check_search_moves(run.strategy, run.state, batch, held_out)
-            report = run.strategy.step(run.state, batch, held_out)
+            warming = run.epoch < run.warmup
+            report = weight_step(run.state, batch) if warming else run.strategy.step(run.state, batch, held_out)
         except Divergence as error:
             raise Divergence(f"search epoch {run.epoch + 1}, {error}") from error
         total += finite(report.train_loss, _place("search", run.epoch + 1, "training loss")) * len(batch.y)

@@ -91,6 +91,10 @@ AFTER_GOOD = {
     ),
     "empty section": ("retrain:", "m.yaml:3: retrain: expected a mapping, but got nothing"),
     "section that is a word": ("search: darts", "m.yaml:3: search: expected a mapping, but got 'darts'"),
+    "all warmup": (
+        "search:\n  epochs: 5\n  warmup: 5",
+        "m.yaml:5: search.warmup: must be smaller than search.epochs, but got (warmup=5, epochs=5)",
+    ),
     "no epochs": ("search: {epochs: 0}", "m.yaml:3: search.epochs: must be at least 1, but got 0"),
     "no batch": ("search: {batch_size: 0}", "m.yaml:3: search.batch_size: must be at least 1, but got 0"),
     "negative seed": ("seed: -1", "m.yaml:3: seed: must be at least 0, but got -1"),

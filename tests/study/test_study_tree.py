@@ -46,12 +46,13 @@ def test_defaults_are_filled_in_and_written_down() -> None:
             "init": "uniform",
             "temperature": {"start": 1.0, "end": None, "schedule": "constant"},
             "epochs": 20,
+            "warmup": 0,
             "batch_size": 64,
             "optimiser": {"name": "adam", "lr": 1e-3, "weight_decay": 0.0},
         },
         "derive": {"top_k": 1},
         "retrain": {"epochs": 40, "batch_size": None, "optimiser": None},
-        "compare": {"baselines": ["original", "best_single", "random_mixture"], "seeds": 5},
+        "compare": {"baselines": ["original", "best_single", "random_mixture"], "seeds": 8},
         "outer": {"engine": "optuna", "sampler": "tpe", "pruner": "hyperband", "trials": 20},
     }
 

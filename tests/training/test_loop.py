@@ -145,6 +145,18 @@ def test_a_search_records_what_happened_in_every_epoch() -> None:
     assert rows[3] != rows[0]
 
 
+def test_alpha_rests_and_the_temperature_waits_while_the_weights_warm_up() -> None:
+    run = searching("darts", {"order": 2, "lr": 0.05})
+    run.warmup = 2
+    before = [weight.detach().clone() for weight in run.supernet.weight_parameters()]
+    epochs = list(search(run, TRAIN, VAL, epochs=4, batch_size=32))
+    assert [epoch.metrics["temperature"] for epoch in epochs] == pytest.approx([1.0, 1.0, 1.0, 0.1])
+    (rows,) = run.weights_over_time.values()
+    assert rows[0] == rows[1] == rows[2]
+    assert rows[3] != rows[2]
+    assert all(not torch.equal(old, new) for old, new in zip(before, run.supernet.weight_parameters(), strict=True))
+
+
 def test_the_check_before_the_first_step_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = searching("darts", {"order": 2})
     next(search(checked, TRAIN, VAL, epochs=1, batch_size=32))

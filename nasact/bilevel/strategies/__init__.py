@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nasact.bilevel.strategies.alternating import weight_step
 from nasact.bilevel.strategies.darts import DARTS
 from nasact.bilevel.strategies.joint import Joint
 from nasact.bilevel.strategies.options import from_options
@@ -26,4 +27,4 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
     return from_options(f"strategy {name!r}", STRATEGIES.get(name), options)
 
 
-__all__ = ["DARTS", "STRATEGIES", "Joint", "SearchState", "StepReport", "Strategy", "Unrolled", "build"]
+__all__ = ["DARTS", "STRATEGIES", "Joint", "SearchState", "StepReport", "Strategy", "Unrolled", "build", "weight_step"]

@@ -36,9 +36,15 @@ def alternate(state: SearchState, train: Batch, hypergradient: Hypergradient) ->
     require_finite(hypergradient.train_loss, "training", state)
     require_finite(hypergradient.val_loss, "validation", state)
     move_alpha(state, hypergradient.alpha)
+    report = weight_step(state, train)
+    return StepReport(train_loss=report.train_loss, val_loss=hypergradient.val_loss.item())
+
+
+def weight_step(state: SearchState, train: Batch) -> StepReport:
+    """`w` along its gradient on the training batch; alpha rests. A whole step of any strategy's warm-up."""
     train_mode(state.supernet)
     loss = forward(state, train)
     require_finite(loss, "training", state)
     move_weights(state, gradients(loss, trainable_weights(state.supernet)))
     state.step += 1
-    return StepReport(train_loss=loss.item(), val_loss=hypergradient.val_loss.item())
+    return StepReport(train_loss=loss.item(), val_loss=None)

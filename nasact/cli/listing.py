@@ -1,0 +1,131 @@
+"""`nasact list`: everything that a study can name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Rows = list[dict[str, Any]]
+
+
+def _functions() -> Rows:
+    from nasact import activations
+
+    return [
+        {
+            "name": candidate.name,
+            "formula": candidate.formula,
+            "range": "[" + ", ".join(f"{end:.3g}" for end in candidate.range) + "]",
+            "monotone": "yes" if candidate.monotone else "no",
+            "parameters": ", ".join(beta.name for beta in candidate.betas),
+            "aliases": ", ".join(candidate.aliases),
+            "source": candidate.source,
+        }
+        for candidate in activations.candidates()
+    ]
+
+
+def _spaces() -> Rows:
+    from nasact import activations
+
+    return [
+        {"name": space.name, "functions": ", ".join(space.functions), "source": space.source}
+        for space in activations.spaces()
+    ]
+
+
+def _models() -> Rows:
+    from nasact.tasks import MODELS
+
+    return [
+        {"name": name, "description": record.description, "options": _options(record.options), "source": record.source}
+        for name, record in MODELS.items()
+    ]
+
+
+def _datasets() -> Rows:
+    from nasact.tasks import DATASETS
+
+    return [
+        {"name": name, "description": record.description, "options": _options(record.options), "source": record.source}
+        for name, record in DATASETS.items()
+    ]
+
+
+def _options(defaults: Any) -> str:
+    return ", ".join(f"{key}={value}" for key, value in dict(defaults).items())
+
+
+def _strategies() -> Rows:
+    from dataclasses import fields
+
+    from nasact.bilevel import STRATEGIES
+
+    return [
+        {
+            "name": name,
+            "options": _options({field.name: field.default for field in fields(strategy)}),  # type: ignore[arg-type]
+            "guarantee": strategy.guarantee,
+            "cost": strategy.cost,
+            "source": strategy.source,
+        }
+        for name, strategy in STRATEGIES.items()
+    ]
+
+
+def _normalisers() -> Rows:
+    from nasact.mixture import NORMALISERS
+
+    return [
+        {"name": name, "weights": record.formula, "signed": "yes" if record.signed else "no", "source": record.source}
+        for name, record in NORMALISERS.items()
+    ]
+
+
+def _studies() -> Rows:
+    from nasact.resources import shipped, shipped_names
+    from nasact.study import Study
+
+    rows = []
+    for name in shipped_names("studies"):
+        spec = Study.load(name).spec
+        first = (shipped("studies") / f"{name}.yaml").read_text().splitlines()[0]
+        rows.append(
+            {
+                "name": name,
+                "dataset": spec.task.dataset.name,
+                "model": spec.task.model.name,
+                "strategy": spec.search.strategy.name,
+                "description": first.lstrip("# ") if first.startswith("#") else "",
+            }
+        )
+    return rows
+
+
+LISTS: dict[str, Callable[[], Rows]] = {
+    "functions": _functions,
+    "spaces": _spaces,
+    "models": _models,
+    "datasets": _datasets,
+    "strategies": _strategies,
+    "normalisers": _normalisers,
+    "studies": _studies,
+}
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(list(LISTS)))
+@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
+def list_group(what: str, as_json: bool) -> None:
+    """List the functions, spaces, models, ... that a study can name."""
+    rows = LISTS[what]()
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=2))
+        return
+    from nasact.report.terminal import print_rows
+
+    print_rows(what, rows)

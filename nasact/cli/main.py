@@ -1,0 +1,58 @@
+"""`nasact`: the command group, and what an error looks like: one line on stderr and a non-zero exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import NoReturn
+
+import click
+
+from nasact import __version__
+from nasact.cli.check import check
+from nasact.cli.export import export
+from nasact.cli.listing import list_group
+from nasact.cli.search import search
+from nasact.cli.show import show
+from nasact.cli.ui import ui
+from nasact.errors import NasactError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="nasact")
+def cli() -> None:
+    """Decide which activation function goes where in a neural network.
+
+    Start with `nasact search digits`: real data, nothing to download, a few minutes.
+    """
+
+
+for _command in (search, show, export, ui, check, list_group):
+    cli.add_command(_command)
+
+
+def main() -> NoReturn:
+    """Run the command line; the process's exit code is 0, 1 (refused by a check), 2 (a mistake) or 130 (Ctrl-C)."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except NasactError as error:
+        click.echo(f"nasact: {error}", err=True)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("nasact: interrupted; the same command continues where it stopped", err=True)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone: there is nobody to tell
+        code = 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        click.echo(f"nasact: {error.filename or 'a file'} cannot be written: {error.strerror}", err=True)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)

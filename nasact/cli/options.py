@@ -1,0 +1,83 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+TRACKING_URI = "sqlite:///mlflow.db"
+
+
+def directory(function: F) -> F:
+    """`--dir`: where runs are kept."""
+    return click.option(
+        "--dir",
+        "root",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(),
+        show_default="this directory",
+        help="Keep studies in DIR/runs.",
+    )(function)
+
+
+def tracking_uri(function: F) -> F:
+    return click.option(
+        "--tracking-uri",
+        default=TRACKING_URI,
+        show_default=True,
+        help="MLflow store: sqlite:///FILE or the address of an MLflow server.",
+    )(function)
+
+
+def data(function: F) -> F:
+    """`--data-dir` and `--download`."""
+    function = click.option("--download", is_flag=True, help="Fetch a torchvision data set that is not in --data-dir.")(
+        function
+    )
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=None,
+        help="Where data sets lie, in torchvision's layout.",
+    )(function)
+
+
+def threads(function: F) -> F:
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Threads torch may use. Results are bit-identical for the same number only.",
+    )(function)
+
+
+def name(function: F) -> F:
+    return click.option("--name", default=None, help="Run the study under another name.")(function)
+
+
+def as_json(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, and nothing else there.")(
+        function
+    )
+
+
+def use_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def loaded_study(name_or_path: str, new_name: str | None) -> Any:
+    """The study by name or path, under `new_name` where that is given."""
+    from nasact.study import Study
+
+    study = Study.load(name_or_path)
+    if new_name is None:
+        return study
+    return Study.from_tree({**study.tree, "name": new_name})

@@ -185,7 +185,7 @@ class _Stages:
         return self._as_before(document) or document
 
     def _as_before(self, document: dict[str, Any]) -> dict[str, Any] | None:
-        """The earlier result where this one says the same: who only looks again must not change who computed it when."""
+        """The earlier result where this one says the same: to look again must not change who computed it, and when."""
         with contextlib.suppress(StoreError):
             before = self.store.read_result()
             if before is not None and before | {"provenance": None} == finite(document) | {"provenance": None}:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nasact.tracking import MLflowTracker, StudyInfo, Tracker
+from nasact.tracking.mlflow import quiet
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(1000)
 
@@ -139,9 +140,13 @@ class Store:
 @pytest.fixture
 def read_store() -> Callable[[str], Store]:
     def read(uri: str) -> Store:
-        from mlflow import MlflowClient
+        # MLflow's first contact with a store warns about itself, whoever makes it.
+        with quiet():
+            from mlflow import MlflowClient
 
-        return Store(MlflowClient(uri, registry_uri=uri))
+            client = MlflowClient(uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+        return Store(client)
 
     return read
 

@@ -173,15 +173,12 @@ class _Stages:
                 "tree": self.study.tree,
             },
             trials=trial_documents(self.store, records),
-            provenance=Provenance(
-                seed=made.seed, versions=made.versions, git=made.git, command=made.command, seconds=seconds
-            ),
+            provenance=Provenance(**made.to_dict(), seconds=seconds),
             genotype=None if trial.genotype is None else trial.genotype.to_dict(),
             comparison=comparison.to_dict(),
             exports={} if model_file is None else {"torch": str(model_file)},
             mlflow={"tracking_uri": self.tracking_uri, **run_ids},
         )
-        document["provenance"] |= {"platform": made.platform, "cpus": made.cpus, "threads": made.threads}
         return self._as_before(document) or document
 
     def _as_before(self, document: dict[str, Any]) -> dict[str, Any] | None:

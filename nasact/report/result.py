@@ -28,6 +28,9 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     git: str | None = None
     command: str | None = None
+    platform: str | None = None
+    cpus: int | None = None
+    threads: int | None = None
     seconds: float | None = None
 
 
@@ -80,6 +83,9 @@ def result_document(
             "versions": dict(provenance.versions),
             "git": provenance.git,
             "command": provenance.command,
+            "platform": provenance.platform,
+            "cpus": provenance.cpus,
+            "threads": provenance.threads,
             "seconds": provenance.seconds,
         },
     }

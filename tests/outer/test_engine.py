@@ -56,6 +56,16 @@ def test_every_sampler_and_pruner_finishes_the_trials_it_was_given(sampler: str,
     assert all(record.status == "complete" for record in records) or pruner != "none"
 
 
+def test_the_pruner_hears_nothing_of_the_warm_up(tmp_path: Path) -> None:
+    made = study(search__epochs=8, search__warmup=4, outer__trials=9)
+    standin = Standin()
+    records = execute(made, tmp_path, standin)
+    worked = {key: max(index for one, index in standin.worked if one == key) for key, _ in standin.worked}
+    pruned = [worked[str(record.key)] for record in records if record.status == "pruned"]
+    assert pruned
+    assert min(pruned) > 4
+
+
 def test_trials_differ_from_each_other_and_studies_with_other_seeds_differ(tmp_path: Path) -> None:
     one = execute(study(outer__trials=5, outer__sampler="random"), tmp_path / "a", Standin())
     two = execute(study(outer__trials=5, outer__sampler="random", seed=1), tmp_path / "b", Standin())

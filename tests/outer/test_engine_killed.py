@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import outer_standin
 import pytest
@@ -18,9 +19,15 @@ from nasact.outer.store import StudyDirectory
 KILLS = 5
 
 
-@pytest.mark.parametrize(("sampler", "pruner"), [("tpe", "hyperband"), ("random", "median")])
-def test_killed_study_equals_uninterrupted_study(sampler: str, pruner: str, tmp_path: Path) -> None:
-    changes = {"outer__sampler": sampler, "outer__pruner": pruner, "outer__trials": 12}
+@pytest.mark.parametrize(("sampler", "pruner", "warmup"), [("tpe", "hyperband", 2), ("random", "median", 0)])
+def test_killed_study_equals_uninterrupted_study(sampler: str, pruner: str, warmup: int, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "outer__sampler": sampler,
+        "outer__pruner": pruner,
+        "outer__trials": 12,
+        "search__epochs": 4 + warmup,
+    }
+    changes["search__warmup"] = warmup
     uninterrupted = execute(study(**changes), tmp_path / "whole", Standin())
     assert {record.status for record in uninterrupted} == {"complete", "pruned"}
 

@@ -120,7 +120,10 @@ class _Loop:
         if twin is not None:
             trial.set_user_attr("reused_from", twin)
         directory = self.store.trial_directory(key)
-        watch = None if twin is not None else Watch(self.remembered, self.study, trial, frozen)
+        warmup = spec.search.warmup
+        if warmup:
+            trial.set_user_attr("warmup", warmup)
+        watch = None if twin is not None else Watch(self.remembered, self.study, trial, frozen, warmup)
         self._finish(trial, self._drive(trial, spec, directory, watch))
 
     def _drive(self, trial: Trial, spec: TrialSpec, directory: Path, watch: Watch | None) -> TrialResult:

@@ -101,4 +101,5 @@ def build_pruner(study: Study) -> BasePruner:
 
 def _most_epochs(study: Study) -> int:
     epochs = study.parameters.get("search.epochs")
-    return study.spec.search.epochs if epochs is None else max(int(value) for value in epochs.extremes())
+    most = study.spec.search.epochs if epochs is None else max(int(value) for value in epochs.extremes())
+    return max(1, most - study.spec.search.warmup)

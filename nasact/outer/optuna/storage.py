@@ -132,4 +132,5 @@ def record(frozen: FrozenTrial) -> TrialRecord:
 
 def epochs_of(frozen: FrozenTrial) -> int:
     """How many epochs the trial has reported, of whichever phase."""
-    return max(frozen.last_step or 0, int(frozen.user_attrs.get("epochs", 0)))
+    searched = frozen.last_step + int(frozen.user_attrs.get("warmup", 0)) if frozen.last_step else 0
+    return max(searched, int(frozen.user_attrs.get("epochs", 0)))

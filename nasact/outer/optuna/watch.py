@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """Hears one trial's reports, from its first epoch on: a trial that continues repeats what it reported before."""
+    """Hears one trial's reports, from its first epoch on: a trial that continues repeats what it reported before.
 
-    def __init__(self, remembered: optuna.Study, study: Study, trial: Trial, frozen: FrozenTrial) -> None:
+    Steps count the epochs after the first `warmup`: before alpha moves, trials that differ in alpha's settings are
+    equal, and a pruner would choose among them by lot.
+    """
+
+    def __init__(
+        self, remembered: optuna.Study, study: Study, trial: Trial, frozen: FrozenTrial, warmup: int = 0
+    ) -> None:
         self._trial = trial
+        self._warmup = warmup
         self._known = epochs_of(frozen)
         self._heard = 0
         self._last = frozen.last_step or 0
@@ -35,15 +42,16 @@ class Watch:
     def prunes(self, report: Report) -> bool:
         """Whether the trial is to stop after this report."""
         self._heard += 1
-        if report.phase != "search":
+        step = report.epoch - self._warmup
+        if report.phase != "search" or step < 1:
             if self._heard > self._known:
                 self._trial.set_user_attr("epochs", self._heard)
             return False
-        if report.epoch < self._last or INTERMEDIATE not in report.metrics:
+        if step < self._last or INTERMEDIATE not in report.metrics:
             return False
-        if report.epoch == self._last:
+        if step == self._last:
             return self._pruned_at_last
-        self._trial.report(report.metrics[INTERMEDIATE], report.epoch)
+        self._trial.report(report.metrics[INTERMEDIATE], step)
         return self._trial.should_prune()
 
 

@@ -57,6 +57,22 @@ def threads(function: F) -> F:
     )(function)
 
 
+def _processors() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers(function: F) -> F:
+    return click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=lambda: min(_processors(), 8),
+        show_default="one a processor, at most 8",
+        help="Processes that train the networks of the comparison. The numbers do not depend on it.",
+    )(function)
+
+
 def name(function: F) -> F:
     return click.option("--name", default=None, help="Run the study under another name.")(function)
 

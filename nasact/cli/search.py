@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--no-tracking", is_flag=True, help="Do not write to MLflow.")
 @click.option("--fresh", is_flag=True, help="Set an earlier run of this study aside and start anew.")
 @options.threads
+@options.workers
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @options.as_json
 def search(
@@ -35,6 +36,7 @@ def search(
     no_tracking: bool,
     fresh: bool,
     threads: int,
+    workers: int,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -62,6 +64,7 @@ def search(
             tracker=tracker,
             events=view,
             fresh=fresh,
+            workers=workers,
         )
     if as_json:
         import json

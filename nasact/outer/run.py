@@ -61,10 +61,12 @@ def run_study(
     tracker: Tracker | None = None,
     events: Callbacks | None = None,
     fresh: bool = False,
+    workers: int = 1,
 ) -> StudyResult:
     """Run `study` in `root`/runs/<name>, or continue it there; only what has not been computed yet is computed.
 
-    KeyboardInterrupt leaves a state that the same call continues.
+    `workers`: processes that train the networks of the comparison. KeyboardInterrupt leaves a state that the same call
+    continues.
     """
     started = time.perf_counter()
     with StudyDirectory.opened_for(study, root, fresh=fresh) as store:
@@ -78,7 +80,7 @@ def run_study(
         status = "failed"
         try:
             listener.own = _own_functions(study.spec, data)
-            result = _Stages(study, store, data, listener, made, getattr(chosen, "uri", None)).run(started)
+            result = _Stages(study, store, data, listener, made, getattr(chosen, "uri", None), workers).run(started)
             status = "complete"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -96,6 +98,7 @@ class _Stages:
     listener: Listener
     origin: Origin
     tracking_uri: str | None
+    workers: int
 
     def run(self, started: float) -> StudyResult:
         records = ENGINES.get(self.study.spec.outer.engine)(self.study, self.store, self._run_trial, self.listener)
@@ -105,7 +108,12 @@ class _Stages:
         if trial.genotype is None:
             raise StudyError(f"trial {best.number}: complete, but without a genotype")
         comparison = compare(
-            spec, self.data, trial.genotype, directory=self.store.compare, progress=self.listener.compare_progress
+            spec,
+            self.data,
+            trial.genotype,
+            directory=self.store.compare,
+            progress=self.listener.compare_progress,
+            workers=self.workers,
         )
         write_json(self.store.comparison_file, comparison.to_dict())
         table = str(comparison_table(comparison.to_dict()))

@@ -1,0 +1,125 @@
+"""The comparison itself: derived network and baselines, retrained at equal budget over the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nasact.compare.cells import Cells, Progress
+from nasact.compare.plans import Plan, baseline_plans, single_genotypes
+from nasact.compare.training import Cell, Job
+from nasact.study import TrialSpec
+from nasact.supernet import Genotype
+from nasact.tasks import Data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of the comparison: the same seeds, in the same order, as every other row.
+
+    `genotypes` has one genotype a seed (they differ for `random_mixture` only); `genotype` is the first of them. A run
+    that diverged answers nothing and counts as accuracy 0; `diverged` lists the places of such runs.
+    """
+
+    name: str
+    label: str
+    genotype: Genotype
+    test_accuracies: list[float]
+    val_accuracy: float | None = None
+    genotypes: list[Genotype] = field(default_factory=list)
+    diverged: list[int] = field(default_factory=list)
+    parameters: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        plain = {name: value for name, value in vars(self).items() if not name.startswith("genotype")}
+        # one genotype for all seeds is written once
+        genotypes = self.genotypes if any(gene != self.genotype for gene in self.genotypes) else [self.genotype]
+        return {**plain, "genotypes": [genotype.to_dict() for genotype in genotypes]}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Variant:
+        genotypes = [Genotype.from_dict(genotype) for genotype in document["genotypes"]]
+        if len(genotypes) == 1:
+            genotypes *= len(document["test_accuracies"])
+        return cls(**{**document, "genotype": genotypes[0], "genotypes": genotypes})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Test accuracies (fractions) of every variant over the same seeds.
+
+    `candidates` holds the validation accuracy of each single candidate, from which `best_single` was chosen (None: it
+    diverged; `best_single` is empty where it was not asked for). `model_path` is the file with the weights of the
+    derived network of the first seed.
+    """
+
+    variants: dict[str, Variant]
+    best_single: str
+    candidates: dict[str, float | None]
+    seeds: list[int]
+    model_path: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "variants": {name: variant.to_dict() for name, variant in self.variants.items()}}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Comparison:
+        variants = {name: Variant.from_dict(variant) for name, variant in document["variants"].items()}
+        return cls(**{**document, "variants": variants})
+
+
+def compare(
+    spec: TrialSpec,
+    data: Data,
+    genotype: Genotype,
+    *,
+    directory: Path | None = None,
+    progress: Progress | None = None,
+    workers: int = 1,
+) -> Comparison:
+    """Retrain the derived network and each baseline on train + validation for every seed; test accuracy of each.
+
+    With `workers` above 1 networks are trained in as many processes, for the same numbers.
+    """
+    seeds = list(range(spec.compare.seeds))
+    singles = single_genotypes(spec, data) if "best_single" in spec.compare.baselines else {}
+    plans = baseline_plans(spec, data, genotype)
+    total = len(singles) + len(seeds) * (len(plans) + bool(singles))
+    cells = Cells(spec, data, directory, progress or _silent, total, workers)
+
+    choice = cells.measure([Job(single, 0, "select", f"choosing {name}") for name, single in singles.items()])
+    scores = {name: cell.accuracy for name, cell in zip(singles, choice, strict=True) if cell.diverged is None}
+    best_single = max(scores, key=scores.__getitem__) if scores else ""
+    if best_single:
+        label = f"best single candidate: {best_single}"
+        plans["best_single"] = Plan("best_single", label, (singles[best_single],) * len(seeds))
+    order = ["derived", *(name for name in dict.fromkeys(spec.compare.baselines) if name in plans)]
+    measured = cells.measure_plans(plans[name] for name in order)
+    return Comparison(
+        variants={name: _variant(plans[name], measured[name], scores.get(best_single)) for name in order},
+        best_single=best_single,
+        candidates={name: scores.get(name) for name in singles},
+        seeds=seeds,
+        model_path=cells.model_path(genotype),
+    )
+
+
+def _variant(plan: Plan, cells: list[Cell], best_single_accuracy: float | None) -> Variant:
+    return Variant(
+        name=plan.name,
+        label=plan.label,
+        genotype=plan.genotypes[0],
+        genotypes=list(plan.genotypes),
+        test_accuracies=[cell.accuracy for cell in cells],
+        val_accuracy=best_single_accuracy if plan.name == "best_single" else None,
+        diverged=[seed for seed, cell in enumerate(cells) if cell.diverged is not None],
+        parameters=cells[0].parameters,
+        seconds=sum(cell.seconds for cell in cells),
+    )
+
+
+def _silent(done: int, total: int, label: str) -> None:
+    """No progress is shown."""

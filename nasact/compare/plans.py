@@ -1,0 +1,79 @@
+"""What is compared: the variants, their genotypes, and when two of them are the same network. No training, no files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nasact.mixture import ORIGINAL
+from nasact.study import TrialSpec
+from nasact.supernet import Genotype
+from nasact.tasks import Data, build_model
+from nasact.training.seeds import generator
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A variant before it is trained: one genotype a seed."""
+
+    name: str
+    label: str
+    genotypes: tuple[Genotype, ...]
+
+
+def baseline_plans(spec: TrialSpec, data: Data, genotype: Genotype) -> dict[str, Plan]:
+    """The derived network and every baseline that is known before anything is trained."""
+    seeds, top_k = spec.compare.seeds, genotype.top_k
+    model = fresh_model(spec, data)
+    options = site_options(spec, data)
+    plans = {"derived": Plan("derived", f"derived (k = {top_k})", (genotype,) * seeds)}
+    for name in spec.compare.baselines:
+        if name == "original":
+            plans[name] = Plan(name, "the model's own activations", (Genotype.original(model, **options),) * seeds)
+        elif name == "random_mixture":
+            draws = (
+                genotype.random_like(spec.search_space, generator(spec.seed, "compare", "random_mixture", seed))
+                for seed in range(seeds)
+            )
+            plans[name] = Plan(name, f"random mixture (k = {top_k})", tuple(draws))
+        elif name != "best_single":
+            plans[name] = Plan(name, f"{name} at every site", (Genotype.uniform(model, name, **options),) * seeds)
+    return plans
+
+
+def single_genotypes(spec: TrialSpec, data: Data) -> dict[str, Genotype]:
+    """Each candidate of the bank at every site."""
+    model = fresh_model(spec, data)
+    return {name: Genotype.uniform(model, name, **site_options(spec, data)) for name in spec.search_space}
+
+
+def fresh_model(spec: TrialSpec, data: Data) -> torch.nn.Module:
+    component = spec.task.model
+    return build_model(
+        component.name, component.options, input_shape=data.input_shape, classes=data.classes, seed=spec.seed
+    )
+
+
+def site_options(spec: TrialSpec, data: Data) -> dict[str, Any]:
+    return {"include": spec.sites.include, "exclude": spec.sites.exclude, "partial": spec.sites.partial}
+
+
+def network_identity(genotype: Genotype, own: Mapping[str, str]) -> str:
+    """The same string for genotypes that build the same network, whatever search they come from.
+
+    `own` is the model's own function at each site.
+    """
+    sites = {}
+    for site, gene in genotype.sites.items():
+        functions = [own.get(site, function) if function == ORIGINAL else function for function in gene.functions]
+        weights: Any = [] if len(functions) == 1 and _all_ones(gene.weights) else gene.weights
+        sites[site] = [functions, weights, dict(gene.betas)]
+    return json.dumps(sites, sort_keys=True)
+
+
+def _all_ones(weights: Any) -> bool:
+    return all(map(_all_ones, weights)) if isinstance(weights, (list, tuple)) else weights == 1

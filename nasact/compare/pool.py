@@ -1,0 +1,92 @@
+"""Worker processes that train networks of a comparison side by side, for the numbers of one process, to the bit."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+import torch
+
+from nasact.compare.training import Cell, Job, Purpose, splits, train_cell
+from nasact.errors import StoreError
+from nasact.study import TrialSpec
+from nasact.tasks import Data, Split
+
+# What a worker process works on: set once by its initialiser, empty everywhere else.
+_work: dict[str, tuple[TrialSpec, Data]] = {}
+_splits: dict[Purpose, tuple[Split, Split]] = {}
+
+
+def can_be_sent(spec: TrialSpec, data: Data) -> bool:
+    """Whether this work can go to other processes: on the CPU, and picklable (a user's own test loader may not be)."""
+    if data.train.x.device.type != "cpu":
+        return False
+    try:
+        pickle.dumps((spec.to_tree(), data.test))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def train_in_processes(
+    spec: TrialSpec, data: Data, jobs: Sequence[Job], workers: int
+) -> Generator[tuple[Job, Cell, bytes | None], None, None]:
+    """Every job with its cell (and state), in the order in which they finish. Workers end with this process, always."""
+    # spawn: a forked child would inherit torch's thread pools in whatever state they are
+    pool = ProcessPoolExecutor(
+        max_workers=workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(os.getpid(), torch.get_num_threads(), spec, data),
+    )
+    try:
+        futures = {pool.submit(_train, job): job for job in jobs}
+        for future in as_completed(futures):
+            cell, weights = future.result()
+            yield futures[future], cell, weights
+    except BrokenProcessPool:
+        raise StoreError(
+            f"a worker process died while training {len(jobs)} networks (out of memory?); "
+            "run the same command again to continue, with fewer --workers"
+        ) from None
+    finally:
+        _stop(pool)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        with contextlib.suppress(OSError):
+            process.terminate()
+    for process in processes:
+        process.join(timeout=5)
+
+
+def _begin(parent: int, threads: int, spec: TrialSpec, data: Data) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    torch.set_num_threads(threads)
+    _work["work"] = (spec, data)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: a killed parent cannot tell its workers."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _train(job: Job) -> tuple[Cell, bytes | None]:
+    spec, data = _work["work"]
+    if job.purpose not in _splits:
+        _splits[job.purpose] = splits(data, job.purpose)
+    return train_cell(spec, data, job, *_splits[job.purpose])

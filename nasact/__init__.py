@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nasact.activations import Candidate, register_function
     from nasact.errors import NasactError
+    from nasact.outer.run import StudyResult, run_study
+    from nasact.outer.state import StudyState, load_state
+    from nasact.report.frames import comparison_frame, trials_frame
     from nasact.study import Study
     from nasact.supernet import Genotype, Supernet, derive, find_sites, relax
 
@@ -26,11 +29,17 @@ _HOMES = {
     "Genotype": "nasact.supernet",
     "NasactError": "nasact.errors",
     "Study": "nasact.study",
+    "StudyResult": "nasact.outer.run",
+    "StudyState": "nasact.outer.state",
     "Supernet": "nasact.supernet",
+    "comparison_frame": "nasact.report.frames",
     "derive": "nasact.supernet",
     "find_sites": "nasact.supernet",
+    "load_state": "nasact.outer.state",
     "register_function": "nasact.activations",
     "relax": "nasact.supernet",
+    "run_study": "nasact.outer.run",
+    "trials_frame": "nasact.report.frames",
 }
 
 __all__ = [
@@ -38,12 +47,18 @@ __all__ = [
     "Genotype",
     "NasactError",
     "Study",
+    "StudyResult",
+    "StudyState",
     "Supernet",
     "__version__",
+    "comparison_frame",
     "derive",
     "find_sites",
+    "load_state",
     "register_function",
     "relax",
+    "run_study",
+    "trials_frame",
 ]
 
 

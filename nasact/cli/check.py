@@ -9,7 +9,7 @@ import click
 from nasact.cli import options
 
 
-@click.command()
+@click.command(short_help="Validate a study, run one batch, estimate memory and time.")
 @click.argument("study")
 @options.data
 @options.threads

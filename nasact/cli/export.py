@@ -9,7 +9,7 @@ import click
 from nasact.cli import options
 
 
-@click.command()
+@click.command(short_help="Write the best derived network as a file for production.")
 @click.argument("study")
 @click.option("--format", "kind", type=click.Choice(["onnx", "pt2", "safetensors"]), default="onnx", show_default=True)
 @click.option(

@@ -115,7 +115,7 @@ LISTS: dict[str, Callable[[], Rows]] = {
 }
 
 
-@click.command("list")
+@click.command("list", short_help="List what a study can name.")
 @click.argument("what", type=click.Choice(list(LISTS)))
 @click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
 def list_group(what: str, as_json: bool) -> None:

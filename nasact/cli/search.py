@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nasact.outer.run import StudyResult
 
 
-@click.command()
+@click.command(short_help="Run a study from search to comparison, or continue it.")
 @click.argument("study")
 @options.data
 @options.name

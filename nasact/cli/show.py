@@ -9,7 +9,7 @@ import click
 from nasact.cli import options
 
 
-@click.command()
+@click.command(short_help="Show the state and the result of a study.")
 @click.argument("study")
 @options.directory
 @options.as_json

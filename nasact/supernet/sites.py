@@ -199,8 +199,27 @@ class _Finder:
                     self.node(module, by_first[node], path)
                 elif node.op == "call_module" and _spelling(node, module) is None:
                     self.visit(module.get_submodule(str(node.target)), _join(path, str(node.target)))
+                    self.overwriting(node, module, path)
                 elif node.op == "call_function":
                     self.hidden(node, path)
+
+    def overwriting(self, node: fx.Node, owner: nn.Module, path: str) -> None:
+        """A child that overwrites its input in place where the owner reads that input again: the result of surgery,
+        which is out of place, would silently differ."""
+        source = node.args[0] if node.args else None
+        child = owner.get_submodule(str(node.target))
+        if isinstance(source, fx.Node) and self._overwrites_input(child) and later_users(node, source):
+            reason = "it overwrites its input in place, and that input is read again after it: set inplace=False"
+            self.unreachable.append(Unreachable(_join(path, str(node.target)), reason))
+
+    def _overwrites_input(self, module: nn.Module) -> bool:
+        if originals.is_activation(module):
+            return bool(getattr(module, "inplace", False))
+        if isinstance(module, nn.Sequential):
+            return len(module) > 0 and self._overwrites_input(module[0])
+        traced = self.traced.get(id(module))
+        nodes = _activation_nodes(traced[1].train, traced[0]) if traced else []
+        return any(works_in_place(node, module) and site_input(node).op == "placeholder" for node in nodes)
 
     def hidden(self, node: fx.Node, path: str) -> None:
         """A function that fx was told not to look into (torch.fx.wrap)."""

@@ -276,6 +276,28 @@ class HiddenInHelper(nn.Module):
         return helper(x)
 
 
+class PreActivation(nn.Module):
+    """A block whose body overwrites the input that the shortcut reads: the shortcut carries relu(x)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 1
+        out = self.body(x)
+        return out + x
+
+
+def test_a_child_that_overwrites_what_is_read_again_is_refused() -> None:
+    overwriting = nn.Sequential(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 6)))
+    with pytest.raises(SurgeryError, match=r"'body': it overwrites its input in place .* set inplace=False"):
+        relax(PreActivation(overwriting))
+    model = PreActivation(nn.Sequential(nn.ReLU(), nn.Linear(6, 6)))
+    x = torch.randn(5, 6)
+    assert torch.equal(relax(model, normaliser="affine", init="original")(x), model(x))
+
+
 def test_activations_behind_helpers_are_seen() -> None:
     assert [site.name for site in find_sites(Hidden(helper)).sites] == ["relu", "act"]
     with pytest.raises(SurgeryError, match="'relu'"):

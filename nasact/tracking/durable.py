@@ -59,6 +59,9 @@ class Backend(Protocol):
     def forget(self) -> None:
         """What was known of the store may be wrong: look it up again."""
 
+    def find_model(self, name: str, alias: str, digest: str) -> str | None:
+        """Where the study's network of this digest can be loaded from, if it is registered as `name`@`alias`."""
+
     def save_model(self, module: nn.Module, example: Tensor, folder: Path) -> None:
         """Write the network into `folder` as the store wants it."""
 
@@ -175,6 +178,9 @@ class DurableTracker:
 
     @never_fatal
     def model(self, module: nn.Module, example: Tensor, name: str, alias: str = "champion") -> str | None:
+        there = self._find_model(name, alias, digest(module))
+        if there is not None:
+            return there
         folder = self._new_folder("model")
         try:
             self._backend.save_model(module, example, folder)
@@ -196,6 +202,14 @@ class DurableTracker:
                 len(self._spool),
                 self._spool.path,
             )
+
+    def _find_model(self, name: str, alias: str, digest: str) -> str | None:
+        """Saving a model takes seconds: not for one that the store holds. A store that is down has nothing."""
+        try:
+            return self._backend.find_model(name, alias, digest)
+        except Exception:
+            self._backend.forget()
+            return None
 
     def _submit(self, event: Event, *, force: bool = False) -> str | None:
         """Keep the event, then deliver everything that waits; `force`: even if the store failed just now."""

@@ -181,14 +181,34 @@ class MLflowBackend:
     def save_model(self, module: nn.Module, example: Tensor, folder: Path) -> None:
         save_model(module, example, folder)
 
+    @quietly
+    def find_model(self, name: str, alias: str, digest: str) -> str | None:
+        client, name = self.client, clean_model_name(name)
+        model = self._same_model(digest, self.runs.study_run(), name)
+        if model is None or str(model.status) != "READY":
+            return None
+        for version in client.search_model_versions(f"name = '{name}'"):
+            if version.source == self._source(model) and alias in version.aliases:
+                return f"models:/{name}/{version.version}"
+        return None
+
+    def _source(self, model: Any) -> str:
+        # Without a server, MLflow would look `models:/ID` up in its global store, which need not be ours.
+        return f"models:/{model.model_id}" if self.address.is_server else str(model.artifact_location)
+
+    def _same_model(self, digest: str, parent: str, name: str) -> Any:
+        same = self.client.search_logged_models(
+            [self.runs.experiment_id()], filter_string=f"tags.`nasact.digest` = '{digest}'"
+        )
+        return next((found for found in same if found.source_run_id == parent and found.name == name), None)
+
     def _model(self, event: events.ModelReady) -> str:
         """Log and register a saved network, once; its address in the registry."""
         client, parent, name = self.client, self.runs.study_run(), clean_model_name(event.name)
         model = self._logged_model(event, parent, name)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
-        # Without a server, MLflow would look `models:/ID` up in its global store, which need not be ours.
-        source = f"models:/{model.model_id}" if self.address.is_server else model.artifact_location
+        source = self._source(model)
         versions = client.search_model_versions(f"name = '{name}'")
         same = (found for found in versions if found.source == source or found.model_id == model.model_id)
         version = next(same, None)
@@ -206,8 +226,7 @@ class MLflowBackend:
         from mlflow.models import Model
 
         client, experiment = self.client, self.runs.experiment_id()
-        same = client.search_logged_models([experiment], filter_string=f"tags.`nasact.digest` = '{event.digest}'")
-        model = next((found for found in same if found.source_run_id == parent and found.name == name), None)
+        model = self._same_model(event.digest, parent, name)
         if model is None:
             model = client.create_logged_model(
                 experiment, name=name, source_run_id=parent, tags={"nasact.digest": event.digest}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -28,4 +29,5 @@ def check(study: str, data_dir: Path | None, download: bool, threads: int, as_js
     else:
         from nasact.report.terminal import print_preview
 
-        print_preview(seen.to_dict())
+        given = [] if data_dir is None else ["--data-dir", str(data_dir)]
+        print_preview(seen.to_dict(), shlex.join(["nasact", "search", study, *given]))

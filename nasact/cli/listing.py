@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +57,10 @@ def _datasets() -> Rows:
 
 
 def _options(defaults: Any) -> str:
-    return ", ".join(f"{key}={value}" for key, value in dict(defaults).items())
+    required = inspect.Parameter.empty
+    return ", ".join(
+        f"{key} (required)" if value is required else f"{key}={value}" for key, value in dict(defaults).items()
+    )
 
 
 def _strategies() -> Rows:
@@ -91,17 +96,23 @@ def _studies() -> Rows:
     rows = []
     for name in shipped_names("studies"):
         spec = Study.load(name).spec
-        first = (shipped("studies") / f"{name}.yaml").read_text().splitlines()[0]
         rows.append(
             {
                 "name": name,
+                "description": _first_sentence((shipped("studies") / f"{name}.yaml").read_text()),
                 "dataset": spec.task.dataset.name,
                 "model": spec.task.model.name,
                 "strategy": spec.search.strategy.name,
-                "description": first.lstrip("# ") if first.startswith("#") else "",
             }
         )
     return rows
+
+
+def _first_sentence(yaml: str) -> str:
+    """Of the comment that a file begins with."""
+    comment = re.match(r"(?:#.*\n)*", yaml)
+    text = " ".join((comment[0] if comment else "").replace("#", " ").split())
+    return re.split(r"(?<=[.?!:]) (?=[A-Z])", text)[0]
 
 
 LISTS: dict[str, Callable[[], Rows]] = {

@@ -82,7 +82,7 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
         search_steps=steps * spec.search.epochs,
         trial_seconds=trial,
         study_seconds=trials * trial + networks * retrain / (1 - spec.task.validation),
-        plan=f"{trials} trial(s), then {networks} networks for the comparison",
+        plan=f"{trials} trial{'' if trials == 1 else 's'}, then {networks} networks for the comparison",
     )
 
 

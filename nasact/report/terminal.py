@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from nasact.report.table import Column, Table
 from nasact.report.tables import comparison_table, duration, genotype_table, trials_table
 
 _MOST_TRIALS = 30
+_GAP = 2  # spaces between two columns of a list
+_LONG = 50  # characters of a fact that gets lines of its own
 
 
 def print_result(document: Mapping[str, Any], console: Console | None = None) -> None:
@@ -53,11 +56,11 @@ def _gap_text(document: Mapping[str, Any]) -> Text:
     )
 
 
-def print_preview(seen: Mapping[str, Any], console: Console | None = None) -> None:
-    """What `nasact check` found out."""
+def print_preview(seen: Mapping[str, Any], command: str, console: Console | None = None) -> None:
+    """What `nasact check` found out, and the `command` that runs the study."""
     console = console or _console()
     sites = Table(
-        title=f"Study {seen['study']}: {len(seen['sites'])} activation sites in {seen['model']}",
+        title=f"Study {seen['study']}: {counted(len(seen['sites']), 'activation site')} in {seen['model']}",
         columns=(
             Column(header="site"),
             Column(header="own function"),
@@ -74,18 +77,27 @@ def print_preview(seen: Mapping[str, Any], console: Console | None = None) -> No
     )
     console.print(sites)
     console.print()
-    facts = Table(title="One batch, and what follows from it", columns=(Column(header=""), Column(header="")), rows=(
-        ("candidates", ", ".join(seen["candidates"])),
-        ("data", seen["data"]),
-        ("parameters", f"{seen['weights']:,} weights, {seen['alphas']:,} alphas"),
-        ("first batch", f"training loss {seen['train_loss']:.4f}, validation loss {_loss(seen['val_loss'])}"),
-        ("memory", f"{seen['memory'] / 2**20:,.0f} MiB for parameters, optimisers and one batch (estimate)"),
-        ("search step", f"{1e3 * seen['search_step_seconds']:.1f} ms, {seen['search_steps']:,} steps a trial"),
-        ("one trial", f"about {duration(seen['trial_seconds'])}"),
-        ("whole study", f"at most about {duration(seen['study_seconds'])} ({seen['plan']})"),
-    ))  # fmt: skip
-    console.print(facts)
-    console.print(Text("The study is valid. nasact search runs it.", style="green"))
+    console.print(Text("One batch, and what follows from it", style="bold"))
+    facts = {
+        "candidates": ", ".join(seen["candidates"]),
+        "data": seen["data"],
+        "parameters": f"{seen['weights']:,} weights, {counted(seen['alphas'], 'alpha')}",
+        "first batch": f"training loss {seen['train_loss']:.4f}, validation loss {_loss(seen['val_loss'])}",
+        "memory": f"{max(1, seen['memory'] / 2**20):,.0f} MiB for parameters, optimisers and one batch (estimate)",
+        "search step": f"{1e3 * seen['search_step_seconds']:.1f} ms, {seen['search_steps']:,} steps a trial",
+        "one trial": f"about {duration(seen['trial_seconds'])}",
+        "whole study": f"at most about {duration(seen['study_seconds'])} with one worker ({seen['plan']})",
+    }
+    for name, fact in facts.items():
+        console.print(Text(f"{name:13}" + _wrapped(fact, console.width, " " * 13)[13:]), soft_wrap=True)
+    console.print()
+    console.print(Text("The study is valid. Next:", style="green"))
+    console.print(Text(f"  {command}"), soft_wrap=True)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 site`, `2 sites`, `1,000 sites`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _loss(loss: float | None) -> str:
@@ -93,12 +105,47 @@ def _loss(loss: float | None) -> str:
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
-    """A list of records that have the same keys."""
+    """A list of records that have the same keys: a table where the terminal is wide enough for all of it.
+
+    Elsewhere each record is its name, its second field beside it, and all that is left below, wrapped.
+    """
     console = console or _console()
-    headers = list(rows[0]) if rows else []
-    columns = tuple(Column(header=header, long="keep" if header == "name" else "wrap") for header in headers)
-    cells = tuple(tuple(str(row[header]) for header in headers) for row in rows)
-    console.print(Table(title=f"{title} ({len(rows)})", columns=columns, rows=cells))
+    console.print(Text(f"{title} ({len(rows)})", style="bold"))
+    if not rows:
+        return
+    widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
+    if sum(widths.values()) + _GAP * (len(widths) - 1) <= console.width:
+        head = "  ".join(key.ljust(width) for key, width in widths.items())
+        console.print(Text(f"{head}\n{'─' * len(head)}"), soft_wrap=True)
+        for row in rows:
+            line = "  ".join(str(row[key]).ljust(width) for key, width in widths.items())
+            console.print(Text(line.rstrip()), soft_wrap=True)
+        return
+    name, main, *rest = widths
+    indent = " " * (widths[name] + _GAP)
+    for row in rows:
+        lines = _wrapped(str(row[main]), console.width, indent)
+        entry = Text(str(row[name]).ljust(len(indent)) + lines[len(indent) :], style="")
+        entry.stylize("bold", 0, len(str(row[name])))
+        console.print(entry, soft_wrap=True)
+        facts = [f"{key}: {row[key]}" for key in rest if str(row[key]) not in ("", "-")]
+        long = [fact for fact in facts if len(fact) > _LONG]
+        short = "; ".join(fact for fact in facts if fact not in long)
+        for fact in filter(None, (short, *long)):
+            console.print(Text(_wrapped(fact, console.width, indent), style="dim"), soft_wrap=True)
+
+
+def _wrapped(text: str, width: int, indent: str) -> str:
+    """At least 20 characters a line, however narrow the terminal; never broken inside of a word."""
+    lines = textwrap.wrap(
+        text,
+        max(len(indent) + 20, width),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return "\n".join(lines) or indent
 
 
 def _console() -> Console:

@@ -1,0 +1,209 @@
+"""The command line as its users have it: in processes of its own, or in this one where starting would take longer."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NASACT = Path(sys.executable).with_name("nasact")
+
+TINY = """\
+name: tiny
+task: {dataset: digits, model: {name: mlp, hidden: [8]}, train_limit: 400, test_limit: 200}
+search_space: [relu, tanh, sin]
+search:
+  strategy: {name: darts, lr: {low: 0.003, high: 0.1, log: true}}
+  optimiser: {lr: 0.01}
+  epochs: 6
+  warmup: 1
+retrain: {epochs: 8}
+compare: {seeds: 2}
+outer: {trials: 2, pruner: none}
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+@pytest.fixture(scope="session")
+def command() -> Run:
+    """`nasact ARGUMENTS` as a process of its own."""
+
+    def run(*arguments: object, cwd: Path, **options: Any) -> Ran:
+        done = subprocess.run(
+            [NASACT, *map(str, arguments)],
+            cwd=cwd,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            **options,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """`nasact ARGUMENTS` by its entry point, in this process, in `cwd` (a folder of its own unless given)."""
+    from nasact.cli.main import main
+
+    def run(*arguments: object, cwd: Path = tmp_path, columns: int = 100) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["nasact", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.chdir(cwd)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Ran(code, out, err)
+
+    return run
+
+
+@dataclass
+class Running:
+    """A `nasact` process that is at work, in a process group of its own, as a shell starts it."""
+
+    process: subprocess.Popen[str]
+    said: list[str] = field(default_factory=list)
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, f"ended before its time: {self.process.communicate()}"
+            assert time.monotonic() < until, "what was waited for did not come"
+            time.sleep(0.002)
+
+    def signal(self, number: int) -> Ran:
+        """Sent to the whole group, as a terminal does; what the process left."""
+        os.killpg(self.process.pid, number)
+        out, err = self.process.communicate(timeout=60)
+        return Ran(self.process.returncode, out, err)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Running]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: object, cwd: Path) -> Running:
+        process = subprocess.Popen(
+            [NASACT, *map(str, arguments)],
+            cwd=cwd,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return Running(process)
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, 9)
+            process.communicate()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A study that ran to its end, with tracking, by `nasact search tiny.yaml --json`."""
+
+    folder: Path
+    first: Ran
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return self.first.document  # type: ignore[no-any-return]
+
+    def copy(self, to: Path) -> Path:
+        return Path(shutil.copytree(self.folder, to, ignore=shutil.ignore_patterns("*.db-*")))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, command: Run) -> Finished:
+    """Made once, also where several workers run the tests."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, kept = shared / "finished", shared / "finished.json"
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            folder.mkdir()
+            (folder / "tiny.yaml").write_text(TINY)
+            ran = command("search", "tiny.yaml", "--json", "--workers", 1, cwd=folder)
+            kept.write_text(json.dumps([ran.code, ran.out, ran.err]))
+        return Finished(folder, Ran(*json.loads(kept.read_text())))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """A file with this text in the test's folder."""
+
+    def made(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return made
+
+
+def computed(document: dict[str, Any]) -> dict[str, Any]:
+    """The part of a result that depends on the study alone: neither on the clock, nor on where and how it ran."""
+    trials = [
+        {**trial, "metrics": {name: value for name, value in trial["metrics"].items() if name != "seconds"}}
+        for trial in document["trials"]["records"]
+    ]
+    return {
+        "trials": trials,
+        "variants": document["variants"],
+        "genotype": document["genotype"],
+        "accuracy": document["accuracy"],
+        "gap": document["gap"],
+        "contrasts": document["contrasts"],
+    }
+
+
+@pytest.fixture
+def same() -> Callable[[dict[str, Any], dict[str, Any]], bool]:
+    return lambda one, other: computed(one) == computed(other)
+
+
+def one_line(text: str) -> str:
+    lines: Sequence[str] = text.splitlines()
+    assert len(lines) == 1, text
+    return lines[0]

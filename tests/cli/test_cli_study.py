@@ -1,0 +1,205 @@
+"""One small study from its first command to its last: search, show, export, check, MLflow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FIELDS = Path(__file__).parents[2] / "docs" / "result-schema.md"
+
+
+def field_paths() -> dict[str, list[str]]:
+    lines = FIELDS.read_text().splitlines()
+    paths = [line.split("`")[1] for line in lines if line.startswith("| `")]
+    return {path: path.replace("[]", ".[]").split(".") for path in paths}
+
+
+def found(value: Any, path: list[str]) -> list[Any]:
+    """Every value at `path`; what lies below a null is not asked for."""
+    if not path or value is None:
+        return [value]
+    step, *rest = path
+    if step == "[]":
+        return [leaf for entry in value for leaf in found(entry, rest)]
+    if step == "*":
+        return [leaf for entry in value.values() for leaf in found(entry, rest)]
+    assert step in value, f"{step} is missing among {list(value)}"
+    return found(value[step], rest)
+
+
+def known_keys(value: Any, at: str, paths: set[str]) -> None:
+    """No field that the page does not describe."""
+    if isinstance(value, dict) and f"{at}.*" not in paths and not any(path.startswith(f"{at}.*.") for path in paths):
+        for key, entry in value.items():
+            here = f"{at}.{key}" if at else key
+            described = here in paths or any(path.startswith((f"{here}.", f"{here}[]")) for path in paths)
+            assert described, f"{here} is not described"
+            if here not in paths or any(path.startswith(f"{here}.") for path in paths):
+                known_keys(entry, here, paths)
+
+
+def test_json_is_one_document_and_progress_is_on_stderr(finished) -> None:
+    ran = finished.first
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("{")
+    assert ran.out.endswith("}\n")
+    assert ran.document["study"]["name"] == "tiny"
+    assert "trial 0 complete" in ran.err
+    assert "trial 1 complete" in ran.err
+    assert "compared" in ran.err
+    assert "Warning" not in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_document_has_every_field_of_the_docs_and_no_other(finished) -> None:
+    paths = field_paths()
+    assert len(paths) > 60
+    for path in paths.values():
+        assert found(finished.document, path) is not None
+    known_keys(finished.document, "", set(paths))
+
+
+def test_document_tells_what_was_asked_for(finished) -> None:
+    document = finished.document
+    assert document["trials"]["counts"]["complete"] == 2
+    assert set(document["variants"]) == {"derived", "original", "best_single", "random_mixture"}
+    assert all(len(variant["test_accuracies"]) == 2 for variant in document["variants"].values())
+    assert list(document["genotype"]["sites"]) == ["act1"]
+    assert 0.2 < document["accuracy"]["test"]["mean"] <= 1
+    assert Path(finished.folder, document["exports"]["torch"]).is_file()
+    assert document["provenance"]["command"].endswith("nasact search tiny.yaml --json --workers 1")
+
+
+def test_running_again_trains_nothing_and_prints_the_same(finished, here) -> None:
+    folder = finished.folder
+    made = {path: path.stat().st_mtime_ns for path in (folder / "runs/tiny/trials").rglob("*")}
+    assert len(made) >= 4
+    ran = here("search", "tiny.yaml", "--json", cwd=folder)
+    assert list((folder / "runs/tiny/tracking").rglob("*")) == [folder / "runs/tiny/tracking/staged"]
+    assert (ran.code, ran.out) == (0, finished.first.out)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs/tiny/trials").rglob("*")} == made
+    assert "trial 0" not in ran.err
+    assert "comparing" not in ran.err
+
+
+def test_result_as_text_names_the_next_steps(finished, here, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "again")
+    ran = here("search", "tiny.yaml", "--no-tracking", "--quiet", cwd=folder, columns=80)
+    assert ran.code == 0
+    assert ran.err == ""
+    assert max(map(len, ran.out.splitlines())) <= 100
+    for part in ("* ", "Derived network", "act1", "Test accuracy over 2 seeds", "too few seeds", "Next:"):
+        assert part in ran.out
+    assert "nasact export tiny" in ran.out
+    assert "runs/tiny/model.pt" in ran.out
+
+
+def test_show_as_text_and_as_json(finished, here) -> None:
+    text, document = (here("show", "tiny", *more, cwd=finished.folder) for more in ([], ["--json"]))
+    assert (text.code, document.code) == (0, 0)
+    assert document.document == finished.document
+    assert "Test accuracy over 2 seeds" in text.out
+    assert text.err == document.err == ""
+
+
+def test_show_needs_no_torch(command, finished, tmp_path: Path) -> None:
+    script = tmp_path / "show.py"
+    script.write_text("import sys\nsys.modules['torch'] = None\nfrom nasact.cli.main import main\nmain()\n")
+    import subprocess
+    import sys
+
+    arguments = [sys.executable, script, "show", "tiny", "--json"]
+    done = subprocess.run(arguments, cwd=finished.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == finished.document
+
+
+def test_genotype_that_show_prints_is_what_was_derived(finished, here) -> None:
+    shown = here("show", "tiny", "--genotype", cwd=finished.folder).document
+    assert shown == finished.document["genotype"]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2", "safetensors"])
+def test_export_is_reloaded_and_compared_before_it_is_called_done(finished, here, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"net.{kind}"
+    ran = here("export", "tiny", "--format", kind, "-o", path, cwd=finished.folder)
+    assert ran.code == 0, ran.err
+    assert ran.err == ""
+    assert path.stat().st_size > 500
+    assert str(path) in ran.out
+    accuracy = finished.document["variants"]["derived"]["test_accuracies"][0]
+    assert "reloaded without nasact" in ran.out
+    assert f"test accuracy {accuracy:.4f}, equal" in ran.out
+
+
+def test_export_is_named_after_the_study_unless_told_otherwise(finished, here, tmp_path: Path) -> None:
+    ran = here("export", "tiny", "--dir", finished.folder, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["tiny.onnx"]
+
+
+def test_check_tells_sites_and_costs_and_leaves_nothing(finished, here, tmp_path: Path) -> None:
+    shutil.copy(finished.folder / "tiny.yaml", tmp_path)
+    text, document = (here("check", "tiny.yaml", *more, columns=80) for more in ([], ["--json"]))
+    assert (text.code, document.code) == (0, 0)
+    assert text.err == document.err == ""
+    assert max(map(len, text.out.splitlines())) <= 80
+    for part in ("1 activation site in mlp", "act1", "relu, tanh, sin", "MiB", "nasact search tiny.yaml"):
+        assert part in text.out
+    assert [site["name"] for site in document.document["sites"]] == ["act1"]
+    assert document.document["candidates"] == ["relu", "tanh", "sin"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_mlflow_holds_the_study_as_documented(finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+    import torch
+
+    document = finished.document
+    uri = document["mlflow"]["tracking_uri"]
+    assert uri == f"sqlite:///{finished.folder / 'mlflow.db'}"
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = {run.info.run_id: run for run in client.search_runs(experiments)}
+    parent, trials = document["mlflow"]["study_run"], document["mlflow"]["trial_runs"]
+    assert set(runs) == {parent, *trials.values()}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    for number, run_id in trials.items():
+        run = runs[run_id]
+        record = document["trials"]["records"][int(number)]
+        assert run.data.tags["mlflow.parentRunId"] == parent
+        assert float(run.data.params["search.strategy.lr"]) == pytest.approx(record["params"]["search.strategy.lr"])
+        assert run.data.metrics["derived_val_accuracy"] == pytest.approx(record["value"])
+        assert len(client.get_metric_history(run_id, "search/train_loss")) == 6
+        names = {file.path for file in client.list_artifacts(run_id)}
+        assert {"genotype.json"} <= names
+        assert any(file.path.endswith(".png") for file in _files(client, run_id))
+    names = {file.path for file in _files(client, parent)}
+    assert {"study.yaml", "genotype.json", "comparison.txt"} <= names
+    version = client.get_model_version_by_alias("tiny", "champion")
+    assert version.run_id == parent
+    monkeypatch.chdir(finished.folder)
+    from nasact.tracking.mlflow import quiet
+
+    with quiet():
+        mlflow.set_tracking_uri(uri)
+        network = mlflow.pyfunc.load_model(version.source)
+        logits = network.predict(torch.zeros(5, 1, 8, 8).numpy())
+    assert logits.shape == (5, 10)
+
+
+def _files(client: Any, run_id: str, path: str | None = None) -> list[Any]:
+    listed = client.list_artifacts(run_id, path)
+    return [file for entry in listed for file in (_files(client, run_id, entry.path) if entry.is_dir else [entry])]
+
+
+def test_databases_are_closed_properly(finished) -> None:
+    for path in (finished.folder / "mlflow.db", finished.folder / "runs/tiny/study.db"):
+        with sqlite3.connect(path) as database:
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        database.close()

@@ -124,7 +124,7 @@ class ProgressView:
         """`done` of `total` retrained networks are ready; `label` names the one that is being trained or was."""
         if self._compare_started is None:
             self._compare_started = (self._now(), done)
-            self._line(f"comparing: {total} networks are retrained from scratch", plain_only=True)
+            self._line(f"comparing: {total} networks, each trained from scratch", plain_only=True)
         since, before = self._compare_started
         pace = (self._now() - since) / (done - before) if done > before else None
         eta = None if pace is None else pace * (total - done)

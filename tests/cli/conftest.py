@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
+@pytest.fixture
+def tiny() -> str:
+    """The YAML of the finished study."""
+    return TINY
+
+
 @pytest.fixture(scope="session")
 def command() -> Run:
     """`nasact ARGUMENTS` as a process of its own."""
@@ -91,6 +97,24 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
         return Ran(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def client_of() -> Callable[[Path], Any]:
+    """MLflow's own client of the database that commands in a folder write to."""
+    from nasact.tracking.mlflow import quiet
+
+    def client(folder: Path) -> Any:
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        # MLflow makes libraries below it warn when it is imported and when it first meets a database
+        with quiet():
+            import mlflow
+
+            made = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+            made.search_registered_models()
+        return made
+
+    return client
 
 
 @dataclass
@@ -201,9 +225,3 @@ def computed(document: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def same() -> Callable[[dict[str, Any], dict[str, Any]], bool]:
     return lambda one, other: computed(one) == computed(other)
-
-
-def one_line(text: str) -> str:
-    lines: Sequence[str] = text.splitlines()
-    assert len(lines) == 1, text
-    return lines[0]

@@ -64,7 +64,7 @@ def test_plain_output_is_one_line_a_trial():
         "trial 2 complete in 20.0 s: derived 97.00 %, mixture 96.00 %, gap +1.00; best 97.00 % (trial 2); 3/4 trials, "
         "about 20.0 s left",
         "trial 3 complete in 20.0 s: derived 96.00 %, mixture 96.00 %, gap +1.00; best 97.00 % (trial 2); 4/4 trials",
-        "comparing: 20 networks are retrained from scratch",
+        "comparing: 20 networks, each trained from scratch",
         "compared 20/20",
         "the grid has 4 points",
     ]

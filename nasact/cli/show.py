@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -20,7 +21,8 @@ def show(study: str, root: Path, as_json: bool, genotype: bool) -> None:
 
     from nasact.outer.state import load_state
 
-    document = load_state(root, study).to_document()
+    state = load_state(root, study)
+    document = state.to_document()
     if genotype:
         if document["genotype"] is None:
             raise click.ClickException(f"study {study!r} has no genotype yet")
@@ -31,3 +33,7 @@ def show(study: str, root: Path, as_json: bool, genotype: bool) -> None:
         from nasact.report.terminal import print_result
 
         print_result(document)
+        if not document["variants"]:
+            where = [] if root == Path() else ["--dir", str(root)]
+            command = shlex.join(["nasact", "search", str(state.directory / "study.yaml"), *where])
+            click.echo(f"\nNot finished. To continue (with the options it was started with):\n  {command}")

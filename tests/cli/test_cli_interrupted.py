@@ -42,9 +42,9 @@ def test_ctrl_c_in_a_trial_says_how_to_continue_and_the_same_command_does(
     shown = here("show", "tiny")
     assert shown.code == 0
     assert "running" in shown.out
-    assert "nasact search" in shown.out
+    assert shown.out.endswith("  nasact search runs/tiny/study.yaml\n")
 
-    continued = here(*SEARCH)
+    continued = here("search", "runs/tiny/study.yaml", *SEARCH[2:])
     assert continued.code == 0, continued.err
     assert same(continued.document, finished.document)
     assert run_statuses(client_of(tmp_path)) == {"FINISHED"}

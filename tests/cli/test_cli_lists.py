@@ -1,0 +1,30 @@
+"""Every list, as a table where it fits and as entries where it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from nasact.cli.listing import LISTS
+
+
+def test_the_lists_are_these() -> None:
+    assert set(LISTS) == {"functions", "spaces", "models", "datasets", "strategies", "normalisers", "studies"}
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_list_names_everything_at_any_width(here, what: str) -> None:
+    rows = here("list", what, "--json").document
+    assert len(rows) >= 3
+    for columns in (60, 80, 120, 300):
+        ran = here("list", what, columns=columns)
+        assert (ran.code, ran.err) == (0, "")
+        lines = ran.out.splitlines()
+        assert lines[0] == f"{what} ({len(rows)})"
+        assert max(map(len, lines)) <= columns
+        begun = [line.split("  ")[0] for line in lines if not line.startswith(" ")]
+        assert [row["name"] for row in rows] == [name for name in begun if name in {row["name"] for row in rows}]
+        told = " ".join(ran.out.split())
+        for row in rows:
+            for value in row.values():
+                assert value == "-" or " ".join(value.split()) in told
+        assert "inspect" not in told

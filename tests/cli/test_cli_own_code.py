@@ -51,7 +51,7 @@ task:
 search_space: [relu, sin]
 search: {epochs: 2, optimiser: {lr: 0.01}}
 retrain: {epochs: 2}
-compare: {seeds: 2}
+compare: {seeds: 2, baselines: [original]}
 outer: {trials: 1}
 """
 

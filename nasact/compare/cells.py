@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from nasact.compare.plans import Plan, fresh_model, network_identity
-from nasact.compare.pool import can_be_sent, train_in_processes
+from nasact.compare.pool import Workers
 from nasact.compare.training import Cell, Job, Purpose, splits, train_cell
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype, find_sites
@@ -30,7 +30,8 @@ class Cells:
     def __init__(
         self, spec: TrialSpec, data: Data, directory: Path | None, progress: Progress, total: int, workers: int
     ) -> None:
-        self.spec, self.data, self.directory, self.workers = spec, data, directory, workers
+        self.spec, self.data, self.directory = spec, data, directory
+        self._workers = Workers(spec, data, workers)
         self._progress, self._total = progress, total
         self._known: dict[str, Cell] = {}
         self._splits: dict[Purpose, tuple[Split, Split]] = {}
@@ -95,14 +96,20 @@ class Cells:
             self._progress(len(self._done), self._total, job.label)
 
     def _train(self, jobs: list[Job]) -> Iterator[tuple[Job, Cell, bytes | None]]:
-        workers = min(self.workers, len(jobs))
-        if workers > 1 and can_be_sent(self.spec, self.data):
-            yield from train_in_processes(self.spec, self.data, jobs, workers)
-            return
-        for job in jobs:
+        seconds = 0.0
+        for index, job in enumerate(jobs):
+            # the first network, trained here, tells what the others would take
+            if self._workers.worth_it(len(jobs) - index, seconds):
+                yield from self._workers.train(jobs[index:])
+                return
             if job.purpose not in self._splits:
                 self._splits[job.purpose] = splits(self.data, job.purpose)
-            yield job, *train_cell(self.spec, self.data, job, *self._splits[job.purpose])
+            cell, weights = train_cell(self.spec, self.data, job, *self._splits[job.purpose])
+            seconds = cell.seconds
+            yield job, cell, weights
+
+    def close(self) -> None:
+        self._workers.close()
 
     def _path(self, key: str) -> Path:
         return (self.directory or Path()) / "cells" / f"{key[:24]}.json"

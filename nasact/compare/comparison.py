@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,23 +89,22 @@ def compare(
     singles = single_genotypes(spec, data) if "best_single" in spec.compare.baselines else {}
     plans = baseline_plans(spec, data, genotype)
     total = len(singles) + len(seeds) * (len(plans) + bool(singles))
-    cells = Cells(spec, data, directory, progress or _silent, total, workers)
-
-    choice = cells.measure([Job(single, 0, "select", f"choosing {name}") for name, single in singles.items()])
-    scores = {name: cell.accuracy for name, cell in zip(singles, choice, strict=True) if cell.diverged is None}
-    best_single = max(scores, key=scores.__getitem__) if scores else ""
-    if best_single:
-        label = f"best single candidate: {best_single}"
-        plans["best_single"] = Plan("best_single", label, (singles[best_single],) * len(seeds))
-    order = ["derived", *(name for name in dict.fromkeys(spec.compare.baselines) if name in plans)]
-    measured = cells.measure_plans(plans[name] for name in order)
-    return Comparison(
-        variants={name: _variant(plans[name], measured[name], scores.get(best_single)) for name in order},
-        best_single=best_single,
-        candidates={name: scores.get(name) for name in singles},
-        seeds=seeds,
-        model_path=cells.model_path(genotype),
-    )
+    with contextlib.closing(Cells(spec, data, directory, progress or _silent, total, workers)) as cells:
+        choice = cells.measure([Job(single, 0, "select", f"choosing {name}") for name, single in singles.items()])
+        scores = {name: cell.accuracy for name, cell in zip(singles, choice, strict=True) if cell.diverged is None}
+        best_single = max(scores, key=scores.__getitem__) if scores else ""
+        if best_single:
+            label = f"best single candidate: {best_single}"
+            plans["best_single"] = Plan("best_single", label, (singles[best_single],) * len(seeds))
+        order = ["derived", *(name for name in dict.fromkeys(spec.compare.baselines) if name in plans)]
+        measured = cells.measure_plans(plans[name] for name in order)
+        return Comparison(
+            variants={name: _variant(plans[name], measured[name], scores.get(best_single)) for name in order},
+            best_single=best_single,
+            candidates={name: scores.get(name) for name in singles},
+            seeds=seeds,
+            model_path=cells.model_path(genotype),
+        )
 
 
 def _variant(plan: Plan, cells: list[Cell], best_single_accuracy: float | None) -> Variant:

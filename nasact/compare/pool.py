@@ -20,6 +20,9 @@ from nasact.errors import StoreError
 from nasact.study import TrialSpec
 from nasact.tasks import Data, Split
 
+WORTH_SECONDS = 20.0
+"""Work of one process below which starting others (each imports torch) is no gain."""
+
 # What a worker process works on: set once by its initialiser, empty everywhere else.
 _work: dict[str, tuple[TrialSpec, Data]] = {}
 _splits: dict[Purpose, tuple[Split, Split]] = {}
@@ -36,39 +39,53 @@ def can_be_sent(spec: TrialSpec, data: Data) -> bool:
     return True
 
 
-def train_in_processes(
-    spec: TrialSpec, data: Data, jobs: Sequence[Job], workers: int
-) -> Generator[tuple[Job, Cell, bytes | None], None, None]:
-    """Every job with its cell (and state), in the order in which they finish. Workers end with this process, always."""
-    # spawn: a forked child would inherit torch's thread pools in whatever state they are
-    pool = ProcessPoolExecutor(
-        max_workers=workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(os.getpid(), torch.get_num_threads(), spec, data),
-    )
-    try:
-        futures = {pool.submit(_train, job): job for job in jobs}
-        for future in as_completed(futures):
-            cell, weights = future.result()
-            yield futures[future], cell, weights
-    except BrokenProcessPool:
-        raise StoreError(
-            f"a worker process died while training {len(jobs)} networks (out of memory?); "
-            "run the same command again to continue, with fewer --workers"
-        ) from None
-    finally:
-        _stop(pool)
+class Workers:
+    """Up to `count` processes for one comparison, started when first asked and ended with this process, always."""
 
+    def __init__(self, spec: TrialSpec, data: Data, count: int) -> None:
+        self._work = (spec, data)
+        self._count = count if count > 1 and can_be_sent(spec, data) else 1
+        self._pool: ProcessPoolExecutor | None = None
 
-def _stop(pool: ProcessPoolExecutor) -> None:
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        with contextlib.suppress(OSError):
-            process.terminate()
-    for process in processes:
-        process.join(timeout=5)
+    def worth_it(self, jobs: int, seconds: float) -> bool:
+        """Whether `jobs` networks of `seconds` each are sooner done by the workers, which take a while to start."""
+        if self._count < 2 or jobs < 2:
+            return False
+        return self._pool is not None or jobs * seconds > WORTH_SECONDS
+
+    def train(self, jobs: Sequence[Job]) -> Generator[tuple[Job, Cell, bytes | None], None, None]:
+        """Every job with its cell (and state), in the order in which they finish."""
+        if self._pool is None:
+            # spawn: a forked child would inherit torch's thread pools in whatever state they are
+            self._pool = ProcessPoolExecutor(
+                max_workers=self._count,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin,
+                initargs=(os.getpid(), torch.get_num_threads(), *self._work),
+            )
+        try:
+            futures = {self._pool.submit(_train, job): job for job in jobs}
+            for future in as_completed(futures):
+                cell, weights = future.result()
+                yield futures[future], cell, weights
+        except BrokenProcessPool:
+            raise StoreError(
+                f"a worker process died while training {len(jobs)} networks (out of memory?); "
+                "run the same command again to continue, with fewer --workers"
+            ) from None
+
+    def close(self) -> None:
+        """End the processes at once, whatever they are doing."""
+        if self._pool is None:
+            return
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            with contextlib.suppress(OSError):
+                process.terminate()
+        for process in processes:
+            process.join(timeout=5)
+        self._pool = None
 
 
 def _begin(parent: int, threads: int, spec: TrialSpec, data: Data) -> None:

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nasact.compare import Comparison, compare, fresh_model
 from nasact.outer.data import load_study_data
 from nasact.study import Study
@@ -36,8 +38,16 @@ if __name__ == "__main__":
     spec = Study.from_tree({tree!r}).spec
     data = load_study_data(spec)
     print("started", flush=True)
+    import nasact.compare.pool
+
+    nasact.compare.pool.WORTH_SECONDS = 0.0
     compare(spec, data, Genotype.uniform(fresh_model(spec, data), "relu"), directory=Path(sys.argv[1]), workers=2)
 """
+
+
+@pytest.fixture(autouse=True)
+def _workers_are_always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasact.compare.pool.WORTH_SECONDS", 0.0)
 
 
 def compared(workers: int, directory: Path) -> Comparison:
@@ -60,6 +70,12 @@ def test_two_workers_give_the_numbers_of_one_process(tmp_path: Path) -> None:
     alone, together = compared(1, tmp_path / "one"), compared(2, tmp_path / "two")
     assert numbers(together) == numbers(alone)
     assert (tmp_path / "two" / "model.pt").read_bytes() == (tmp_path / "one" / "model.pt").read_bytes()
+
+
+def test_little_work_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasact.compare.pool.WORTH_SECONDS", 3600.0)
+    monkeypatch.delattr("nasact.compare.pool.ProcessPoolExecutor")
+    assert compared(2, tmp_path).variants["derived"].test_accuracies
 
 
 def children(parent: int) -> list[int]:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -138,6 +139,11 @@ class Running:
         return Ran(self.process.returncode, out, err)
 
 
+def _hear_ctrl_c() -> None:
+    # a shell's background job starts with SIGINT ignored, and hands that down
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[..., Running]]:
     started: list[subprocess.Popen[str]] = []
@@ -151,6 +157,7 @@ def start() -> Iterator[Callable[..., Running]]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_hear_ctrl_c,
         )
         started.append(process)
         return Running(process)

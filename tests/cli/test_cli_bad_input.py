@@ -350,6 +350,8 @@ def test_weights_that_sum_to_zero_are_refused_by_their_place() -> None:
 def test_torchvision_data_without_network_says_what_to_do(here, write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    # urllib keeps the opener of its first use, with its proxies: neither take an earlier one nor leave this one behind
+    monkeypatch.setattr("urllib.request._opener", None)
     write("m.yaml", FASHION)
     ran = here(*SEARCH, "--data-dir", "data", "--download")
     assert (ran.code, ran.out) == (2, "")

@@ -23,6 +23,10 @@ from nasact.tracking import MLflowTracker, StudyInfo, ui_command, ui_environment
 Play = Callable[..., Any]
 
 
+# An opener of our own: urllib keeps one for the process, with the proxies of whichever test came first.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 class Server:
     """`nasact ui`'s server on a free loopback port, in a process group of its own."""
 
@@ -63,14 +67,14 @@ class Server:
             self._process = None
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.address + path, timeout=20) as answer:
+        with _DIRECT.open(self.address + path, timeout=20) as answer:
             return bytes(answer.read())
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(
             self.address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with _DIRECT.open(request, timeout=20) as answer:
             return json.load(answer)
 
 

@@ -89,7 +89,7 @@ def alive(process: int) -> bool:
 
 
 def test_workers_of_a_killed_process_end_too(tmp_path: Path) -> None:
-    tree = TREE | {"retrain": {"epochs": 400}}
+    tree = TREE | {"retrain": {"epochs": 100}}
     script = tmp_path / "run.py"
     script.write_text(SCRIPT.format(tree=tree))
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True)

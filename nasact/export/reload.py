@@ -8,9 +8,13 @@ This file is executed by path and imports nothing of nasact: what it can load, p
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
+
+Network = Callable[[Any], Any]
 
 
-def _onnx(path):  # type: ignore[no-untyped-def]
+def _onnx(path: str) -> Network:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -18,14 +22,14 @@ def _onnx(path):  # type: ignore[no-untyped-def]
     return lambda x: session.run(None, {name: x})[0]
 
 
-def _pt2(path):  # type: ignore[no-untyped-def]
+def _pt2(path: str) -> Network:
     import torch
 
     network = torch.export.load(path).module()
     return lambda x: network(torch.from_numpy(x)).detach().numpy()
 
 
-def _safetensors(path):  # type: ignore[no-untyped-def]
+def _safetensors(path: str) -> Network:
     import importlib.util
 
     import torch

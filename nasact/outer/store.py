@@ -141,8 +141,8 @@ class StudyDirectory:
         self._acquire()
 
     def _check(self, study: Study) -> None:
-        if not self.study_file.exists():
-            return
+        if not self.study_file.exists() or not self.database.exists():
+            return  # nothing was computed: a first attempt whose model or data was wrong must not stand in the way
         differences = study.differences(self.read_study_tree())
         if differences:
             lines = "\n".join(f"  {line}" for line in differences)

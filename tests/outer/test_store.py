@@ -34,8 +34,15 @@ def test_an_unknown_study_names_the_nearest(tmp_path: Path) -> None:
         StudyDirectory.existing(tmp_path, "standing")
 
 
-def test_a_changed_study_under_an_old_name_is_refused_with_the_difference(tmp_path: Path) -> None:
+def test_a_study_that_never_started_a_trial_may_be_corrected(tmp_path: Path) -> None:
     StudyDirectory.opened_for(study(), tmp_path).close()
+    corrected = study(search__epochs=5)
+    StudyDirectory.opened_for(corrected, tmp_path).close()
+    assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == corrected.tree
+
+
+def test_a_changed_study_under_an_old_name_is_refused_with_the_difference(tmp_path: Path) -> None:
+    execute(study(outer__trials=1), tmp_path, Standin())
     with pytest.raises(StoreError) as refused:
         StudyDirectory.opened_for(study(search__epochs=5, retrain__epochs=7), tmp_path)
     assert str(refused.value).splitlines() == [
@@ -44,7 +51,7 @@ def test_a_changed_study_under_an_old_name_is_refused_with_the_difference(tmp_pa
         "  retrain.epochs: 1 -> 7",
         "Give this study another name (`name:` or --name), or start it anew with --fresh.",
     ]
-    assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == study().tree
+    assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == study(outer__trials=1).tree
 
 
 def test_the_number_of_trials_and_the_comparison_may_change(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_database_of_another_version_is_refused_with_its_trials_kept(tmp_path:
 
 
 def test_a_study_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
-    StudyDirectory.opened_for(study(), tmp_path).close()
+    execute(study(outer__trials=1), tmp_path, Standin())
     for text in ("", "- a\n- b\n", "a: [", "\x00"):
         (tmp_path / "runs" / "standin" / "study.yaml").write_text(text)
         with pytest.raises(StoreError, match=r"study\.yaml"):

@@ -25,12 +25,13 @@ NOTE = "<!-- Written by docs/generate.py (make docs); changes here are lost. -->
 def cli_reference() -> str:
     """The help of every command, as the terminal shows it."""
     parts = ["# Commands\n"]
-    context = click.Context(cli, info_name="nasact", max_content_width=100)
+    # a width of its own: the help must not depend on the terminal of whoever writes it down
+    context = click.Context(cli, info_name="nasact", terminal_width=78)
     parts.append(_help(cli, context))
     for name in sorted(cli.commands):
         command = cli.commands[name]
         parts.append(f"## nasact {name}\n")
-        parts.append(_help(command, click.Context(command, info_name=name, parent=context, max_content_width=100)))
+        parts.append(_help(command, click.Context(command, info_name=name, parent=context)))
     return NOTE + "\n".join(parts)
 
 

@@ -6,7 +6,6 @@ class as the base of its new one.
 
 from __future__ import annotations
 
-import copyreg
 import itertools
 import linecache
 from collections.abc import Mapping
@@ -118,7 +117,7 @@ def _reduce(self: Any, protocol: Any) -> Any:
     """Pickle and copy by the base class and the sources: the subclass itself has no importable name."""
     base, codes = self._nasact_rewritten
     reduced = super(type(self), self).__reduce_ex__(protocol)
-    if reduced[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]
+    if reduced[0].__name__ != "__newobj__":  # the base class reduces itself in a way of its own
         return reduced
     packed = [(source, {name: _pack(value) for name, value in names.items()}) for source, names in codes]
     return (_revive, (base, packed), *reduced[2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -66,8 +67,9 @@ def test_the_yaml_of_the_readme_is_a_study() -> None:
     assert list(study.parameters) == ["search.strategy.lr"]
 
 
-def test_generated_pages_are_in_step_with_the_code() -> None:
-    done = subprocess.run(
-        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("columns", ["60", "200"])
+def test_generated_pages_are_in_step_with_the_code_in_every_terminal(columns: str) -> None:
+    command = [sys.executable, "docs/generate.py", "--check"]
+    environment = {**os.environ, "COLUMNS": columns}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

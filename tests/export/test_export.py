@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nasact.cli.export import export
 from nasact.errors import ExportError, UnknownName
 from nasact.export import FORMATS, export_network
 from nasact.supernet import Genotype, derive, relax
@@ -44,6 +46,13 @@ def derived(top_k: int, level: str = "layer") -> nn.Module:
 
 def test_three_formats_are_there() -> None:
     assert set(FORMATS.names()) == {"onnx", "pt2", "safetensors"}
+
+
+def test_the_command_offers_exactly_the_registered_formats() -> None:
+    # the command names them itself, so that its help needs no torch
+    (option,) = [parameter for parameter in export.params if parameter.name == "kind"]
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == FORMATS.names()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from nasact.outer.events import NullEvents
 from nasact.outer.optuna import read_trials
 from nasact.outer.records import ENGINES, TrialRecord, best_of, counts
 from nasact.outer.store import StudyDirectory
-from nasact.study import TrialSpec
+from nasact.study import TrialSpec, names
 
 
 class Heard(NullEvents):
@@ -38,6 +38,7 @@ class Heard(NullEvents):
 
 def test_the_registry_holds_the_optuna_engine() -> None:
     assert ENGINES.names() == ("optuna",)
+    assert ENGINES.names() == names.ENGINES, "what a study may name is what there is"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])

@@ -60,9 +60,9 @@ def catalogue() -> str:
 
 
 def reference() -> str:
-    """Strategies, normalisers, models, datasets: what a study can name, from `nasact list`."""
+    """Strategies, normalisers, kernels, models, datasets: what a study can name, from `nasact list`."""
     lines = ["# What a study can name\n"]
-    for what in ("strategies", "normalisers", "models", "datasets", "studies"):
+    for what in ("strategies", "normalisers", "kernels", "models", "datasets", "studies"):
         rows = LISTS[what]()
         headers = list(rows[0])
         lines += [f"## {what.capitalize()}\n", _row(headers), "|" + "---|" * len(headers)]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nasact import bilevel
 from nasact.errors import Divergence, GenotypeError, MixtureError
+from nasact.mixture import kernels
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype, Supernet, derive, relax
 from nasact.tasks import Data, Split, build_model
@@ -273,6 +274,7 @@ def begin_supernet(spec: TrialSpec, data: Data) -> Supernet:
             spec.search_space,
             level=options.level,
             normaliser=options.normaliser,
+            kernel=kernels.build(options.kernel.name, options.kernel.options),
             init=cast(Literal["uniform", "original"], options.init),
             temperature=build_schedule(options.temperature).temperature(0, options.epochs),
             include=spec.sites.include,

@@ -80,6 +80,21 @@ def _strategies() -> Rows:
     ]
 
 
+def _kernels() -> Rows:
+    from dataclasses import fields
+
+    from nasact.mixture import KERNELS
+
+    return [
+        {
+            "name": name,
+            "options": _options({field.name: field.default for field in fields(kernel)}),  # type: ignore[arg-type]
+            "summary": kernel.summary,
+        }
+        for name, kernel in KERNELS.items()
+    ]
+
+
 def _normalisers() -> Rows:
     from nasact.mixture import NORMALISERS
 
@@ -122,6 +137,7 @@ LISTS: dict[str, Callable[[], Rows]] = {
     "datasets": _datasets,
     "strategies": _strategies,
     "normalisers": _normalisers,
+    "kernels": _kernels,
     "studies": _studies,
 }
 

@@ -3,9 +3,10 @@
 `sum_k p_k f_k(x; beta_k)` with `p` = normaliser(alpha). Knows the catalogue, and nothing of models or of searching.
 """
 
-from nasact.mixture.kernels import KERNELS, Kernel
+from nasact.mixture import kernels
+from nasact.mixture.kernels import KERNELS, ORIGINAL, Automatic, Choice, Fused, Kernel, Reference, Table, as_kernel
 from nasact.mixture.layout import LEVELS, Layout
-from nasact.mixture.module import ORIGINAL, Activation, Bank, FrozenMixture, Mixture
+from nasact.mixture.module import Activation, Bank, FrozenMixture, Mixture
 from nasact.mixture.normalisers import NORMALISERS, Normaliser
 
 __all__ = [
@@ -14,10 +15,17 @@ __all__ = [
     "NORMALISERS",
     "ORIGINAL",
     "Activation",
+    "Automatic",
     "Bank",
+    "Choice",
     "FrozenMixture",
+    "Fused",
     "Kernel",
     "Layout",
     "Mixture",
     "Normaliser",
+    "Reference",
+    "Table",
+    "as_kernel",
+    "kernels",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,9 @@ from torch import Tensor, nn
 from nasact import activations
 from nasact.activations import Candidate
 from nasact.errors import MixtureError
-from nasact.mixture.kernels import KERNELS
+from nasact.mixture.kernels import ORIGINAL, Choice, Kernel, Term, as_kernel
 from nasact.mixture.layout import Layout
 from nasact.mixture.normalisers import NORMALISERS, Normaliser
-
-ORIGINAL = "original"
-"""The name, in a bank or a genotype, of the function that the model itself has at a site, whatever that is."""
 
 
 def _working_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -24,8 +21,10 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def _bind(function: Callable[..., Tensor], betas: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda x: function(x, *betas)
+@lru_cache(maxsize=256)
+def _coupling(function: Callable[..., Tensor], dim: int) -> Callable[..., Tensor]:
+    """A coupled function over `dim`: the same object for the same arguments, so that compiled code is found again."""
+    return partial(function, dim=dim)
 
 
 class Bank(nn.Module):
@@ -42,7 +41,7 @@ class Bank(nn.Module):
         original: nn.Module | None = None,
         betas: Mapping[str, Tensor] | None = None,
         where: str = "mixture",
-        kernel: str = "reference",
+        kernel: str | Kernel = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -57,8 +56,8 @@ class Bank(nn.Module):
             raise MixtureError(f"{where}: candidate 'original' needs the model's own activation")
         self.layout = layout
         self.where = where
-        self.kernel = kernel
-        KERNELS.get(kernel)
+        self.kernel = as_kernel(kernel)
+        self.op = self.kernel.prepare(self.names, layout, where)
         self.original = original if ORIGINAL in self.names else None
         given = dict(betas or {})
         self.betas = nn.ParameterDict()
@@ -78,25 +77,23 @@ class Bank(nn.Module):
         """The catalogue records of the bank (without the model's own function)."""
         return tuple(activations.get(name) for name in self.names if name != ORIGINAL)
 
-    def functions(self, x: Tensor) -> list[Callable[[Tensor], Tensor]]:
-        """The K functions with their betas bound, broadcast for an input like `x`."""
-        bound: list[Callable[[Tensor], Tensor]] = []
-        for name in self.names:
-            if name == ORIGINAL:
-                assert self.original is not None
-                bound.append(self.original)
-                continue
-            candidate = activations.get(name)
-            if not candidate.elementwise:
-                bound.append(partial(candidate.function, dim=self.layout.feature_dim(x)))
-            elif candidate.betas:
-                betas = [
-                    self.layout.broadcast(self.betas[f"{name}_{beta.name}"].to(x.dtype), x) for beta in candidate.betas
-                ]
-                bound.append(_bind(candidate.function, betas))
-            else:
-                bound.append(candidate.function)
-        return bound
+    def terms(self, x: Tensor) -> list[Term]:
+        """The K candidates with their betas, broadcast for an input like `x`."""
+        return [self._term(name, x) for name in self.names]
+
+    def _term(self, name: str, x: Tensor) -> Term:
+        if name == ORIGINAL:
+            assert self.original is not None
+            return Term(name, self.original, pure=False)
+        candidate = activations.get(name)
+        if not candidate.elementwise:
+            return Term(name, _coupling(candidate.function, self.layout.feature_dim(x)))
+        betas = (self.layout.broadcast(self.betas[f"{name}_{beta.name}"].to(x.dtype), x) for beta in candidate.betas)
+        return Term(name, candidate.function, tuple(betas))
+
+    def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        """Which kernel computes inputs like these, and why."""
+        return self.op.choose(device, dtype)
 
     def project_(self) -> None:
         """Pull every beta back into its bounds, in place: outside them its gradient is zero."""
@@ -109,7 +106,7 @@ class Bank(nn.Module):
         if not x.is_floating_point():
             raise MixtureError(f"{self.where}: a mixture needs a floating point input, but got {x.dtype}")
         self.layout.check(x, self.where)
-        return KERNELS.get(self.kernel)(x, weights, self.functions(x), self.layout)
+        return self.op(x, weights, self.terms(x))
 
 
 class Mixture(nn.Module):
@@ -206,7 +203,7 @@ class Activation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.bank.layout.check(x, self.bank.where)
-        return self.bank.functions(x)[0](x)
+        return self.bank.terms(x)[0](x)
 
     def extra_repr(self) -> str:
         return self.bank.names[0]

@@ -88,6 +88,7 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
 
 def _site(supernet: Supernet, name: str, site: Site, shapes: dict[str, list[tuple[int, ...]]]) -> dict[str, Any]:
     mixture = supernet.mixtures()[name]
+    choice = mixture.bank.choose(mixture.alpha.device, next(supernet.parameters()).dtype)
     inputs = sorted({"(N, " + ", ".join(map(str, shape[1:])) + ")" for shape in shapes[name]})
     return {
         "name": name,
@@ -95,7 +96,8 @@ def _site(supernet: Supernet, name: str, site: Site, shapes: dict[str, list[tupl
         "kind": site.kind,
         "input": " or ".join(inputs) or "not reached by the data",
         "alphas": mixture.alpha.numel(),
-        "kernel": mixture.bank.kernel,
+        "kernel": choice.kernel,
+        "kernel_why": choice.why,
     }
 
 

@@ -73,7 +73,10 @@ def print_preview(seen: Mapping[str, Any], command: str, console: Console | None
             (site["name"], site["function"], site["kind"], site["input"], str(site["alphas"]), site["kernel"])
             for site in seen["sites"]
         ),
-        notes=tuple(f"not reached: {missed['name']}: {missed['reason']}" for missed in seen["unreachable"]),
+        notes=(
+            *(f"not reached: {missed['name']}: {missed['reason']}" for missed in seen["unreachable"]),
+            *_kernels(seen["sites"]),
+        ),
     )
     console.print(sites)
     console.print()
@@ -150,3 +153,14 @@ def _wrapped(text: str, width: int, indent: str) -> str:
 
 def _console() -> Console:
     return Console(highlight=False)
+
+
+def _kernels(sites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which kernel computes the mixtures and why, a line for all sites of which the same is true."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for site in sites:
+        alike.setdefault((site["kernel"], site["kernel_why"]), []).append(site["name"])
+    return [
+        f"kernel {kernel}{'' if len(alike) == 1 else ' at ' + ', '.join(names)}: {why}"
+        for (kernel, why), names in alike.items()
+    ]

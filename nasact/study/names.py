@@ -52,6 +52,12 @@ def normaliser(name: str) -> str:
     return _one_of("normaliser", name, NORMALISERS.names())
 
 
+def kernel(name: str) -> str:
+    from nasact.mixture import KERNELS
+
+    return _one_of("kernel", name, KERNELS.names(), "nasact list kernels")
+
+
 def level(name: str) -> str:
     from nasact.mixture import LEVELS
 

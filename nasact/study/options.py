@@ -18,8 +18,8 @@ _NAMED = re.compile(r"option '(\w+)'")
 def mistake(kind: str, name: str, options: Mapping[str, Any]) -> tuple[str | None, str] | None:
     """The option that the `kind` called `name` refuses (None: their combination), and why; None if all are fine."""
     try:
-        if kind == "strategy":
-            return _strategy_mistake(name, options)
+        if kind in ("strategy", "kernel"):
+            return _record_mistake(kind, name, options)
         _check(kind, name, options)
     except NasactError as error:
         message = str(error).removeprefix(": ")
@@ -34,9 +34,11 @@ def is_float(kind: str, name: str, option: str) -> bool:
     return declared is not None and typing.get_type_hints(declared[0]).get(option) is float
 
 
-def _strategy_mistake(name: str, options: Mapping[str, Any]) -> tuple[str | None, str] | None:
-    from nasact.bilevel import build
+def _record_mistake(kind: str, name: str, options: Mapping[str, Any]) -> tuple[str | None, str] | None:
+    from nasact import bilevel
+    from nasact.mixture import kernels
 
+    build: Callable[..., Any] = bilevel.build if kind == "strategy" else kernels.build
     alone: list[tuple[str | None, dict[str, Any]]] = [(option, {option: value}) for option, value in options.items()]
     for option, part in [*alone, (None, dict(options))]:
         try:
@@ -58,10 +60,13 @@ def _check(kind: str, name: str, options: Mapping[str, Any]) -> None:
 def _factory(kind: str, name: str) -> tuple[Callable[..., Any], tuple[str, ...]] | None:
     """What declares the options, and which of its parameters are not options; None for an import path."""
     from nasact.bilevel import STRATEGIES
+    from nasact.mixture import KERNELS
     from nasact.tasks import DATASETS, MODELS, datasets, models
 
     if kind == "strategy" and name in STRATEGIES:
         return STRATEGIES.get(name), ()
+    if kind == "kernel" and name in KERNELS:
+        return KERNELS.get(name), ()
     if kind == "dataset" and name in DATASETS:
         return DATASETS.get(name).load, datasets.GIVEN
     if kind == "model" and name in MODELS:

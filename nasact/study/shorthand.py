@@ -14,7 +14,7 @@ Path = tuple[str | int, ...]
 # datasets that may be named by their main option: {image_folder: PATH}
 MAIN_OPTION = {"image_folder": "path"}
 
-COMPONENTS: tuple[Path, ...] = (("task", "dataset"), ("task", "model"), ("search", "strategy"))
+COMPONENTS: tuple[Path, ...] = (("task", "dataset"), ("task", "model"), ("search", "strategy"), ("search", "kernel"))
 OPTIMISERS: tuple[Path, ...] = (("search", "optimiser"), ("retrain", "optimiser"))
 TEMPERATURE: Path = ("search", "temperature")
 

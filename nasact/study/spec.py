@@ -129,6 +129,11 @@ class Strategy(Component):
     name: Annotated[str, AfterValidator(names.strategy)]
 
 
+class Kernel(Component):
+    kind: ClassVar[str] = "kernel"
+    name: Annotated[str, AfterValidator(names.kernel)]
+
+
 class Task(Node):
     """What is learnt: data, model, and how much of the training data is held out to choose by."""
 
@@ -200,6 +205,8 @@ class Search(Node):
     strategy: Strategy = Field(default_factory=lambda: Strategy(name="darts", options={"order": 2}))
     level: Annotated[str, AfterValidator(names.level)] = "layer"
     normaliser: Annotated[str, AfterValidator(names.normaliser)] = "softmax"
+    kernel: Kernel = Field(default_factory=lambda: Kernel(name="auto"))
+    """What computes the mixtures: a matter of speed, and of errors within its bounds."""
     init: Annotated[str, AfterValidator(names.init)] = "uniform"
     temperature: Temperature = Field(default_factory=Temperature)
     epochs: AtLeastOne = 20

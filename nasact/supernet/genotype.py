@@ -157,6 +157,7 @@ class Genotype:
             original=bare(place.original),
             betas={key: torch.tensor(_thaw(value)) for key, value in gene.betas.items()},
             where=f"site {site.name!r}",
+            kernel="reference" if gene.single else "auto",
             device=reference.device,
             dtype=reference.dtype,
         )

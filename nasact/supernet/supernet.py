@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasact import activations
 from nasact.errors import MixtureError, SurgeryError, did_you_mean
-from nasact.mixture import Bank, Layout, Mixture
+from nasact.mixture import Bank, Kernel, Layout, Mixture
 from nasact.supernet.sites import Place, Plan, Site, find_plan
 from nasact.supernet.surgery import install
 
@@ -123,15 +123,16 @@ def relax(
     exclude: Sequence[str] = (),
     partial: bool = False,
     example_input: Tensor | tuple[Any, ...] | None = None,
-    kernel: str = "reference",
+    kernel: str | Kernel = "auto",
     inplace: bool = False,
 ) -> Supernet:
     """Make a supernet: each activation site of `model` becomes a trainable mixture of candidates.
 
     `space`: name of a search space or candidate names. `level`: what shares one vector of weights, "layer", "channel"
     or "neuron". `init`: "uniform" (paper 001), "original" (the model's own function joins the bank, and the supernet
-    starts as the model: exactly with affine, free, abs, ratio and convex weights, up to the normaliser's `vertex_slack`
-    with the others), or starting weights by function name. `include` / `exclude`: shell patterns over site names.
+    starts as the model: exactly with affine, free, abs, ratio and convex weights and the reference kernel, within the
+    table's tolerance with the automatic one, up to the normaliser's `vertex_slack` with other weights), or starting
+    weights by function name. `kernel`: what computes the mixtures, a name or a record such as `Table(knots=2049)`. `include` / `exclude`: shell patterns over site names.
     `partial`: accept that some activations are out of reach. `example_input`: one input of the model, needed at neuron
     level, and at channel level where the layers before a site do not tell its channels. Without `inplace` the model is
     copied.

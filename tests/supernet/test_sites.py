@@ -185,7 +185,7 @@ def test_sites_are_found_in_the_order_of_the_forward(case: tuple[nn.Module, list
 def test_the_supernet_starts_as_the_model(case: tuple[nn.Module, list[tuple[str, str]]]) -> None:
     model, expected = case
     before = deepcopy(model.state_dict())
-    supernet = relax(model, "basic", normaliser="affine", init="original")
+    supernet = relax(model, "basic", normaliser="affine", init="original", kernel="reference")
     assert len(supernet.arch_parameters()) == len(expected)
     both_modes(model, supernet, torch.randn(5, 6))
     for name, value in model.state_dict().items():

@@ -11,9 +11,9 @@ from typing import Any
 from nasact.bilevel.strategies.alternating import weight_step
 from nasact.bilevel.strategies.darts import DARTS
 from nasact.bilevel.strategies.joint import Joint
-from nasact.bilevel.strategies.options import from_options
 from nasact.bilevel.strategies.state import SearchState, StepReport, Strategy
 from nasact.bilevel.strategies.unrolled import Unrolled
+from nasact.options import from_options
 from nasact.registry import Registry
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "nasact list strategies")

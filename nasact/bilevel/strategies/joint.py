@@ -10,7 +10,6 @@ import torch
 from nasact.bilevel.hypergradients import Hypergradient, first_order
 from nasact.bilevel.problem import Batch, Loss, gradients, trainable_weights
 from nasact.bilevel.strategies.alternating import alpha_gradient
-from nasact.bilevel.strategies.options import require_positive
 from nasact.bilevel.strategies.state import (
     SearchState,
     StepReport,
@@ -21,6 +20,7 @@ from nasact.bilevel.strategies.state import (
     start,
     train_mode,
 )
+from nasact.options import require_positive
 
 if TYPE_CHECKING:
     from nasact.supernet import Supernet

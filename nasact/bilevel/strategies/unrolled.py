@@ -12,9 +12,9 @@ from nasact.bilevel.hypergradients import Hypergradient, unrolled
 from nasact.bilevel.inner import inner_step
 from nasact.bilevel.problem import Batch, Loss, trainable_weights
 from nasact.bilevel.strategies.alternating import alpha_gradient, alternate
-from nasact.bilevel.strategies.options import require_positive
 from nasact.bilevel.strategies.state import SearchState, StepReport, start
 from nasact.errors import StudyError
+from nasact.options import require_positive
 
 if TYPE_CHECKING:
     from nasact.supernet import Supernet

@@ -1,4 +1,7 @@
-"""A strategy's options: checked against the fields of its dataclass, told in one line. Knows no study and no YAML."""
+"""A record's options (of a strategy, a kernel): checked against the fields of its dataclass, told in one line.
+
+Knows no study and no YAML.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""`table`: interpolation. What one activation costs, whatever K is, and keeps x only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nasact.errors import MixtureError
+from nasact.mixture.kernels.context import transformed
+from nasact.mixture.kernels.fused import Fused, FusedOp
+from nasact.mixture.kernels.record import ORIGINAL, Choice, Term
+from nasact.mixture.kernels.reference import mix
+from nasact.mixture.layout import Layout
+from nasact.mixture.table import op
+from nasact.mixture.table.basis import Grid, basis, obstacle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Grid):
+    """Each candidate, its slope and its curvature as a piecewise cubic on `knots` points from `low` to `high`.
+
+    Errors are below `tolerance` (10 and 100 times that for the derivatives), measured for every candidate; one that
+    does not get there, or has a learnable parameter, jumps or couples features, is computed as `fused` does. Outside
+    the knots, and for inf and NaN, the functions themselves. Float32 and bfloat16 on a CPU in native code; elsewhere in
+    plain torch. Float64 would promise digits that the table does not have, and is refused.
+    """
+
+    name: ClassVar[str] = "table"
+    summary: ClassVar[str] = (
+        "cubic interpolation: costs about one activation whatever K is; errors bounded and measured"
+    )
+
+    def prepare(self, names: Sequence[str], layout: Layout, where: str) -> TableOp:
+        """Make the tables now, so that a bank that has none is refused when it is built."""
+        made = split(self, names, layout, where)
+        if made.task is None:
+            name, reason = made.beside[0]
+            raise MixtureError(f"{where}: kernel 'table' can serve none of the candidates; {name!r}: {reason}")
+        return made
+
+
+@dataclass(frozen=True)
+class TableOp:
+    """`inside` and `outside` are positions in the bank: what is tabulated, and what is computed beside it."""
+
+    task: op.Task | None
+    inside: tuple[int, ...]
+    outside: tuple[int, ...]
+    beside: tuple[tuple[str, str], ...]
+    analytic: FusedOp
+    where: str
+
+    def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        return Choice("table", "as asked for", self.beside)
+
+    def __call__(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
+        assert self.task is not None
+        if x.dtype == torch.float64:
+            raise MixtureError(
+                f"{self.where}: kernel 'table' holds float32 and cannot serve float64: use auto, fused or reference"
+            )
+        if transformed(x, weights):
+            return mix(x, weights, terms, self.analytic.layout)
+        if not self.outside:
+            return op.mix(self.task, x, weights)
+        y = op.mix(self.task, x, weights[..., list(self.inside)])
+        outside = list(self.outside)
+        return y + self.analytic(x, weights[..., outside], [terms[k] for k in outside])
+
+
+def split(grid: Grid, names: Sequence[str], layout: Layout, where: str) -> TableOp:
+    """Make the tables of the candidates that can have one; `task` is None where none can."""
+    grid = Grid(low=grid.low, high=grid.high, knots=grid.knots, tolerance=grid.tolerance)
+    reasons = {name: "it is the model's own" if name == ORIGINAL else obstacle(grid, name) for name in names}
+    inside = tuple(k for k, name in enumerate(names) if reasons[name] is None)
+    task = op.Task(grid, tuple(names[k] for k in inside), layout) if inside else None
+    if task is not None:
+        basis(task.grid, task.names)
+    return TableOp(
+        task=task,
+        inside=inside,
+        outside=tuple(k for k in range(len(names)) if k not in inside),
+        beside=tuple((name, reason) for name, reason in reasons.items() if reason is not None),
+        analytic=Fused().prepare(names, layout, where),
+        where=where,
+    )

@@ -32,9 +32,7 @@ struct Parts {
     }
     void meet(const float *basis, int64_t k, float *dp) {
         if (!wanted) return;
-        for (auto &part : moments) part->flush();
-        for (size_t part = 1; part < moments.size(); ++part)
-            for (size_t i = 0; i < moments[0]->total.size(); ++i) moments[0]->total[i] += moments[part]->total[i];
+        for (size_t part = 1; part < moments.size(); ++part) moments[0]->add(*moments[part]);
         moments[0]->meet(basis, k, dp);
     }
 };

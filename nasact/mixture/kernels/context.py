@@ -8,24 +8,42 @@ from torch.autograd import forward_ad
 
 _PLAIN_TENSORS = (Tensor, nn.Parameter, nn.Buffer)
 
+# torch tells these two in private only.
+_FUNCTIONAL = getattr(torch._C, "_are_functorch_transforms_active", None)
+_MODES = getattr(torch._C, "_len_torch_dispatch_stack", None)
+
+
+def blind() -> str | None:
+    """Why nothing but plain torch is safe here, if so: this torch does not tell when it transforms a call."""
+    if _FUNCTIONAL is None or _MODES is None:
+        return f"torch {torch.__version__} does not tell when it transforms a call"
+    return None
+
 
 def transformed(*tensors: Tensor) -> bool:
     """Whether torch looks at the operations themselves, or runs them for more than the numbers.
 
     That is: while a model is exported or traced; under vmap, grad, jvp and the like (torch.func); in forward mode;
-    under a dispatch mode or for a tensor that is not plainly one (fake, meta, distributed, quantised).
+    under a dispatch mode or for a tensor that is not plainly one (fake, meta, distributed, sparse, a lazy negative).
     """
+    if _FUNCTIONAL is None or _MODES is None:
+        return True
     if torch.compiler.is_exporting():
         return True
+    if _FUNCTIONAL():
+        return True
+    level = getattr(forward_ad, "_current_level", 0)  # of the open `dual_level` blocks, from -1
     if torch.compiler.is_compiling():
-        return False
-    if torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return level >= 0
+    if torch.jit.is_tracing() or _MODES() > 0:
         return True
-    if torch._C._len_torch_dispatch_stack() > 0:
-        return True
-    if any(type(tensor) not in _PLAIN_TENSORS or tensor.is_meta for tensor in tensors):
-        return True
-    # `_current_level` counts the open `dual_level` blocks, from -1
-    return forward_ad._current_level >= 0 and any(
-        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
-    )
+    for tensor in tensors:
+        if (
+            type(tensor) not in _PLAIN_TENSORS
+            or tensor.is_meta
+            or tensor.layout is not torch.strided
+            or tensor.is_neg()
+            or (level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None)
+        ):
+            return True
+    return False

@@ -32,15 +32,19 @@ class Layout:
     def check(self, x: Tensor, where: str) -> None:
         """MixtureError naming `where` unless an input like `x` fits this layout."""
         if self.level == "channel":
-            if x.dim() < 2:
+            least = max(2, self.channel_dim + 1, -self.channel_dim)
+            if x.dim() < least:
                 raise MixtureError(
-                    f"{where}: level 'channel' needs an input of at least 2 dimensions, but got shape {tuple(x.shape)}"
+                    f"{where}: level 'channel' needs an input of at least {least} dimensions, "
+                    f"but got shape {tuple(x.shape)}"
                 )
             if x.shape[self.channel_dim] != self.shape[0]:
                 raise MixtureError(
                     f"{where}: level 'channel' has {self.shape[0]} channels at dimension {self.channel_dim}, "
                     f"but got shape {tuple(x.shape)}"
                 )
+        if self.level == "neuron" and not x.dim():
+            raise MixtureError(f"{where}: level 'neuron' needs an input of at least 1 dimension, but got shape ()")
         if self.level == "neuron" and tuple(x.shape[1:]) != self.shape:
             raise MixtureError(
                 f"{where}: level 'neuron' has units of shape {self.shape}, but got an input of shape {tuple(x.shape)}"

@@ -91,8 +91,9 @@ def _blocks(x: Tensor) -> Iterator[slice]:
     return (slice(start, start + each) for start in range(0, x.shape[0], each))
 
 
-def _in_blocks(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dim() > 1 and x.numel() > 2 * BLOCK
+def _in_blocks(x: Tensor, layout: Layout) -> bool:
+    """Whether x is worth cutting, and its first dimension may be cut: it is not the channels'."""
+    return x.device.type == "cpu" and x.dim() > 1 and x.numel() > 2 * BLOCK and layout.channel_dim % x.dim() != 0
 
 
 class _Fused(torch.autograd.Function):
@@ -102,7 +103,7 @@ class _Fused(torch.autograd.Function):
         ctx.save_for_backward(x, weights, *betas)
         if compiled:
             return _compiled(static)[0](x, weights, *betas)
-        if not _in_blocks(x):
+        if not _in_blocks(x, static.layout):
             return static.mix(x, weights, *betas)
         y = torch.empty_like(x)
         for block in _blocks(x):
@@ -125,7 +126,7 @@ class _Fused(torch.autograd.Function):
             return None, None, *(next(found) if need else None for need in wanted)
         if ctx.compiled:
             pulled = _compiled(static)[1](gradient, *inputs)
-        elif not _in_blocks(x):
+        elif not _in_blocks(x, static.layout):
             pulled = _pull_back(static, gradient, inputs)
         else:
             dx = torch.empty_like(x)

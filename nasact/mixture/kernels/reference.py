@@ -40,6 +40,6 @@ def mix(x: Tensor, weights: Tensor, terms: Sequence[Term], layout: Layout) -> Te
     """`sum_k p_k f_k(x)` by plain torch: x (N, ...), weights (*layout.shape, K), K terms -> like x."""
     total: Tensor | None = None
     for term, weight in zip(terms, weights.to(x.dtype).unbind(-1), strict=True):
-        part = layout.broadcast(weight, x) * term(x)
+        part = term(x) * layout.broadcast(weight, x)  # in this order: the first factor's memory format is the result's
         total = part if total is None else total + part
     return torch.zeros_like(x) if total is None else total

@@ -87,7 +87,6 @@ class _MixBackward(torch.autograd.Function):
             return None, None, None, None
         if torch.is_grad_enabled():
             return None, *_third(ctx.task, x, weights, g, a, c)
-        a = torch.zeros_like(g) if a is None else a
         to_g, to_x, to_weights = _second(ctx.task, x, weights, g, a, c, weights_too=ctx.needs_input_grad[2])
         return None, to_x, to_weights, to_g
 
@@ -175,19 +174,20 @@ def _backward(task: Task, x: Tensor, weights: Tensor, g: Tensor, *, weights_too:
         with torch.enable_grad():
             xs, ps = where.x.requires_grad_(), where.p.requires_grad_()
             y = where.mix(xs, ps)
-        to_x, to_p = torch.autograd.grad(y, (xs, ps), flat_g.view(-1)[where.at].to(y.dtype))
+        to_x, to_p = torch.autograd.grad(y, (xs, ps), flat_g.view(-1)[where.at].to(y.dtype), materialize_grads=True)
         dx.view(-1)[where.at] = to_x.to(x.dtype)
         where.add(dp, to_p)
     return view.back(dx, x), None if dp is None else dp.view(weights.shape).to(weights.dtype)
 
 
 def _second(
-    task: Task, x: Tensor, weights: Tensor, g: Tensor, a: Tensor, c: Tensor | None, *, weights_too: bool
+    task: Task, x: Tensor, weights: Tensor, g: Tensor, a: Tensor | None, c: Tensor | None, *, weights_too: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     if not x.numel():
         return torch.empty_like(g), torch.empty_like(x), torch.zeros_like(weights) if weights_too else None
     view, p, cot = _View.of(x, task.layout), _rows(weights), None if c is None else _rows(c)
-    flat, flat_g, flat_a = (view.flat(tensor.detach(), x) for tensor in (x, g, a))
+    flat, flat_g = view.flat(x.detach(), x), view.flat(g.detach(), x)
+    flat_a = torch.zeros_like(flat) if a is None else view.flat(a.detach(), x)
     dp: Tensor | None
     code = native.library() if native.serves(x) else None
     if code is not None:
@@ -202,10 +202,11 @@ def _second(
         with torch.enable_grad():
             xs, ps = where.x.requires_grad_(), where.p.requires_grad_()
             gs = flat_g.view(-1)[where.at].to(xs.dtype).requires_grad_()
-            first = torch.autograd.grad(where.mix(xs, ps), (xs, ps), gs, create_graph=True)
-            cotangents = [flat_a.view(-1)[where.at].to(xs.dtype)]
-            cotangents.append(torch.zeros_like(ps) if cot is None else cot.index_select(0, where.row))
-            reached = [(out, co) for out, co in zip(first, cotangents, strict=True) if out.requires_grad]
+            first = torch.autograd.grad(where.mix(xs, ps), (xs, ps), gs, create_graph=True, materialize_grads=True)
+            # what nobody asked for is left out: times zero, an inf in it would be NaN
+            cotangents = [None if a is None else flat_a.view(-1)[where.at].to(xs.dtype)]
+            cotangents.append(None if cot is None else cot.index_select(0, where.row))
+            reached = [(out, co) for out, co in zip(first, cotangents, strict=True) if co is not None]
             to_g, to_x, to_p = torch.autograd.grad(
                 [out for out, _ in reached], (gs, xs, ps), [co for _, co in reached], materialize_grads=True
             )

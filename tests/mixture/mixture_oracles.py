@@ -74,6 +74,15 @@ def assert_close(found: Mapping[str, Tensor], true: Mapping[str, Tensor], tolera
             assert error <= tolerance, f"{name} is off by {error:.2e}"
 
 
+def twice(bank: Bank, x: Tensor, weights: Tensor, g: Tensor, a: Tensor) -> list[Tensor]:
+    """Output, gradients and gradients of gradients."""
+    x, weights = x.detach().requires_grad_(), weights.detach().requires_grad_()
+    y = bank(x, weights)
+    dx, dweights = torch.autograd.grad(y, (x, weights), g, create_graph=True)
+    second = torch.autograd.grad((dx, dweights), (x, weights), (a, torch.ones_like(dweights)))
+    return [y.detach(), dx.detach(), dweights.detach(), *second]
+
+
 def candidates(names: Sequence[str], x: Tensor, order: int, grid: Grid | None = None) -> Tensor:
     """(K, *x.shape), float64: the cubics of the `order`-th derivatives where x lies inside the cells, else 0."""
     grid = grid or Grid()

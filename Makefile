@@ -4,17 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 STUDY ?= digits
+DATA ?= data
 # torch wants one thread a process here: the tests run in two processes, and small nets do not gain from more
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help install search test test-slow check format docs clean
+.PHONY: help install search test test-slow bench bench-accuracy check format docs clean
 
 help:
 	@echo "make search      search the activations of a small network on real data (digits), end to end"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run the tests that take minutes"
+	@echo "make bench       measure the mixture op (a few minutes on a quiet machine) and write docs/performance.md"
+	@echo "make bench-accuracy DATA=DIR   whether the table costs accuracy, on Fashion-MNIST in DIR (about 20 minutes)"
 	@echo "make check       lint, format, types, import layers, docs in step with the code"
 	@echo "make format      format the code"
 	@echo "make docs        write the generated parts of the docs anew"
@@ -34,6 +37,19 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+# the targets are for two cores
+bench: export OMP_NUM_THREADS := 2
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/mixture.py --json benchmarks/results/mixture.json
+	$(BIN)/python benchmarks/steps.py --json benchmarks/results/steps.json
+	$(BIN)/python benchmarks/first_call.py --json benchmarks/results/first_call.json
+	$(BIN)/python benchmarks/errors.py --json benchmarks/results/errors.json
+	$(BIN)/python benchmarks/page.py
+
+bench-accuracy: $(INSTALLED)
+	$(BIN)/python benchmarks/accuracy.py --data $(DATA) --json benchmarks/results/accuracy.json
+	$(BIN)/python benchmarks/page.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

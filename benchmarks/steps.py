@@ -1,0 +1,91 @@
+"""What searching costs: steps of paper 001's small CNN with mixtures, and of DARTS, against training it with relu.
+
+Run it where nasact is installed: python benchmarks/steps.py [--quick] [--json FILE]. Batches of 64 random images of
+3 x 32 x 32, SGD with momentum 0.9, layer-level mixtures with the automatic kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from cases import ALL, BASIC
+from report import Group, Results, Row, arguments, machine, publish
+from timing import Case, interleaved
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from nasact.bilevel import DARTS, Batch, Joint, Strategy
+from nasact.supernet import relax
+from nasact.tasks import build_model
+
+SPACES = {"basic": BASIC, "all": ALL}
+
+
+def cnn() -> nn.Module:
+    return build_model("small_cnn", {}, input_shape=(3, 32, 32), classes=10, seed=0)
+
+
+def sgd(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    # fused, as studies take it; slow enough that the numbers stay those of a young network
+    return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, fused=True)
+
+
+def training(model: nn.Module, batch: Batch) -> Case:
+    """A step of every parameter, those of the mixtures included."""
+    optimiser = sgd(list(model.parameters()))
+
+    def step() -> None:
+        optimiser.zero_grad()
+        cross_entropy(model(batch.x), batch.y).backward()
+        optimiser.step()
+
+    return step
+
+
+def searching(strategy: Strategy, space: Sequence[str], batches: tuple[Batch, Batch], kernel: str = "auto") -> Case:
+    supernet = relax(cnn(), space, kernel=kernel)
+    state = strategy.init(supernet, sgd(supernet.weight_parameters()), cross_entropy)
+    return lambda: strategy.step(state, *batches)
+
+
+def main() -> None:
+    given = arguments(__doc__)
+    found = machine()
+    torch.manual_seed(0)
+    images = 8 if given.quick else 64
+    train, val = (Batch(torch.randn(images, 3, 32, 32), torch.randint(10, (images,))) for _ in range(2))
+    cases = {"relu": training(cnn(), train)}
+    for name, space in SPACES.items():
+        cases[f"train {name}"] = training(relax(cnn(), space), train)
+        cases[f"joint {name}"] = searching(Joint(), space, (train, val))
+        cases[f"first {name}"] = searching(DARTS(order=1), space, (train, val))
+        cases[f"second {name}"] = searching(DARTS(order=2), space, (train, val))
+    if not given.quick:
+        cases["train all, reference"] = training(relax(cnn(), ALL, kernel="reference"), train)
+        cases["second all, reference"] = searching(DARTS(order=2), ALL, (train, val), "reference")
+    times = interleaved(cases, rounds=2 if given.quick else 25, least=0 if given.quick else 0.02)
+
+    targets = {"train": (1.15, 1.05), "second": (4.5, 3.5)}
+    what = {
+        "train": "training step",
+        "second": "second-order DARTS step",
+        "first": "first-order DARTS step",
+        "joint": "joint step",
+    }
+    rows = [
+        Row.ratio(f"{step}, {name} / relu", times, f"{kind} {name}", "relu", *targets.get(kind, ()))
+        for kind, step in what.items()
+        for name in SPACES
+    ]
+    if not given.quick:
+        rows += [
+            Row.ratio("reference: training, all / relu", times, "train all, reference", "relu"),
+            Row.ratio("reference: 2nd order, all / relu", times, "second all, reference", "relu"),
+        ]
+    title = "Steps of the small CNN / a plain training step with relu (`all` without softmax: K=13; `basic`: K=4)"
+    publish(Results("steps", found, (Group(title, tuple(rows)),), given.quick), given.json)
+
+
+if __name__ == "__main__":
+    main()

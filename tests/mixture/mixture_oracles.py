@@ -22,7 +22,7 @@ THIRTEEN = (
     "sin", "cos",
 )  # fmt: skip
 """Paper 001's largest set, all but softmax."""
-MIXED = ("relu", "tanh", "softmax", "prelu", "snake", "hardshrink", "signed_cbrt", "original")
+MIXED = ("relu", "tanh", "softmax", "prelu", "snake", "hardshrink", "cube", "original")
 
 LEVELS: Mapping[str, Callable[[Sequence[int]], tuple[int, ...]]] = {
     "layer": lambda shape: (),

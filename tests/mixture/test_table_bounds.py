@@ -13,6 +13,7 @@ from mixture_oracles import ANALYTIC, TABULABLE, THIRTEEN, gradients, layout, ma
 from torch import Tensor
 
 from nasact import activations
+from nasact.errors import MixtureError
 from nasact.mixture import Layout, Table
 from nasact.mixture.table import op
 from nasact.mixture.table.basis import SLACK, Grid, derivative, obstacle
@@ -148,14 +149,11 @@ def test_on_any_grid_what_may_be_tabulated_keeps_the_tolerance(grid: Grid) -> No
             assert ((table(name, x, order, grid).double() - expected).abs() <= allowed).all(), (name, order)
 
 
-def test_too_few_knots_put_a_function_beside_the_table_and_not_beyond_its_tolerance() -> None:
-    x, g, weights = 4 * torch.randn(5000), torch.randn(5000), torch.tensor([0.5, 0.25, -0.75])
+def test_too_few_knots_refuse_a_forced_table_and_do_not_exceed_its_tolerance() -> None:
     coarse = Table(knots=65)
-    bank = make_bank(("relu", "tanh", "sin"), Layout(), coarse)  # type: ignore[arg-type]
-    assert [name for name, _ in bank.choose(x.device, x.dtype).beside] == ["tanh", "sin"]
-    found = gradients(bank, x, weights, g)
-    expected = gradients(make_bank(bank.names, Layout(), "reference"), x, weights, g)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert make_bank(("relu",), Layout(), coarse).names == ("relu",)  # type: ignore[arg-type]
+    with pytest.raises(MixtureError, match=r"cannot hold 'tanh': .* 1.0e-06, with 65 knots; 513 would do"):
+        make_bank(("relu", "tanh", "sin"), Layout(), coarse)  # type: ignore[arg-type]
 
 
 # ---- where it is exact ----------------------------------------------------------------------------------------------

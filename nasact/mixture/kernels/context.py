@@ -47,3 +47,11 @@ def transformed(*tensors: Tensor) -> bool:
         ):
             return True
     return False
+
+
+def partial(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The same tensors as variables of their own: a gradient of one is not what reaches it through another.
+
+    In a backward pass x may have been computed from the very weights that it is mixed by.
+    """
+    return tuple(tensor.view_as(tensor) for tensor in tensors)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from functools import partial as partial_of
+from itertools import count
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from nasact.mixture.kernels.context import transformed
+from nasact.mixture.kernels.context import partial, transformed
 from nasact.mixture.kernels.record import Choice, Term
 from nasact.mixture.kernels.reference import mix
 from nasact.mixture.layout import Layout
@@ -45,7 +48,8 @@ class FusedOp:
         return Choice("fused", "as asked for")
 
     def __call__(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
-        if torch.compiler.is_compiling() or transformed(x, weights):
+        betas = (beta for term in terms for beta in term.betas)
+        if torch.compiler.is_compiling() or transformed(x, weights, *betas):
             return mix(x, weights, terms, self.layout)
         pure = [k for k, term in enumerate(terms) if term.pure]
         if len(pure) == len(terms):
@@ -81,8 +85,34 @@ class _Static:
 
 
 @lru_cache(maxsize=64)
-def _compiled(static: _Static) -> tuple[Callable[..., Tensor], Callable[..., tuple[Tensor, ...]]]:
-    return torch.compile(static.mix, dynamic=True), torch.compile(static.pull_back, dynamic=True)
+def _passes(static: _Static) -> dict[str, Callable[..., Any]]:
+    """The two passes, compiled when they are first called; none once that has failed."""
+    compiled = partial_of(torch.compile, dynamic=True, isolate_recompiles=True)
+    return {"forward": compiled(static.mix), "backward": compiled(static.pull_back)}
+
+
+_warnings = count()
+
+
+def _compiled(static: _Static, which: str, *tensors: Tensor) -> Any:
+    """The pass by compiled code; None, after one warning a process, where torch cannot compile it."""
+    passes = _passes(static)
+    if which not in passes:
+        return None
+    try:
+        return passes[which](*tensors)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # compilers fail in dozens of ways; plain torch raises what is the caller's mistake
+        passes.clear()
+        if next(_warnings) == 0:
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(
+                f"nasact: fused runs in plain torch, slower: torch.compile fails: {reason}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return None
 
 
 def _blocks(x: Tensor) -> Iterator[slice]:
@@ -101,44 +131,51 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, static: _Static, compiled: bool, x: Tensor, weights: Tensor, *betas: Tensor) -> Tensor:
         ctx.static, ctx.compiled = static, compiled
         ctx.save_for_backward(x, weights, *betas)
-        if compiled:
-            return _compiled(static)[0](x, weights, *betas)
-        if not _in_blocks(x, static.layout):
-            return static.mix(x, weights, *betas)
-        y = torch.empty_like(x)
-        for block in _blocks(x):
-            y[block] = static.mix(x[block], weights, *betas)
-        return y
+        y: Tensor | None = _compiled(static, "forward", x, weights, *betas) if compiled else None
+        return _mix(static, x, weights, *betas) if y is None else y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        x, weights, *betas = ctx.saved_tensors
-        static: _Static = ctx.static
-        inputs = (x, weights, *betas)
+        static, inputs = ctx.static, ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():  # create_graph: on the tensors themselves, so that every derivative is there
-            asked = [tensor for tensor, need in zip(inputs, wanted, strict=True) if need]
-            found = iter(
-                torch.autograd.grad(
-                    static.mix(*inputs), asked, gradient, create_graph=True, materialize_grads=True, allow_unused=True
+        graph = torch.is_grad_enabled()
+        if graph or transformed(gradient, *inputs):  # on the tensors themselves, so that every derivative is there
+            with torch.enable_grad():
+                inputs = partial(*inputs)
+                asked = [tensor for tensor, need in zip(inputs, wanted, strict=True) if need]
+                y = static.mix(*inputs)
+                found = torch.autograd.grad(
+                    y, asked, gradient, create_graph=graph, materialize_grads=True, allow_unused=True
                 )
-            )
-            return None, None, *(next(found) if need else None for need in wanted)
-        if ctx.compiled:
-            pulled = _compiled(static)[1](gradient, *inputs)
-        elif not _in_blocks(x, static.layout):
-            pulled = _pull_back(static, gradient, inputs)
-        else:
-            dx = torch.empty_like(x)
-            sums: list[Tensor] = []
-            for block in _blocks(x):
-                dx[block], *others = _pull_back(static, gradient[block], (x[block], weights, *betas))
-                sums = [total.add_(part) for total, part in zip(sums, others, strict=True)] if sums else others
-            pulled = (dx, *sums)
+            left = iter(found)
+            return None, None, *(next(left) if need else None for need in wanted)
+        pulled = _compiled(static, "backward", gradient, *inputs) if ctx.compiled else None
+        if pulled is None:
+            pulled = _pull_back(static, gradient, *inputs)
         return None, None, *(found if need else None for found, need in zip(pulled, wanted, strict=True))
 
 
-def _pull_back(static: _Static, gradient: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _mix(static: _Static, x: Tensor, *others: Tensor) -> Tensor:
+    if not _in_blocks(x, static.layout):
+        return static.mix(x, *others)
+    y = torch.empty_like(x)
+    for block in _blocks(x):
+        y[block] = static.mix(x[block], *others)
+    return y
+
+
+def _pull_back(static: _Static, gradient: Tensor, x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    if not _in_blocks(x, static.layout):
+        return _pulled(static, gradient, x, *others)
+    dx = torch.empty_like(x)
+    sums: list[Tensor] = []
+    for block in _blocks(x):
+        dx[block], *parts = _pulled(static, gradient[block], x[block], *others)
+        sums = [total.add_(part) for total, part in zip(sums, parts, strict=True)] if sums else parts
+    return dx, *sums
+
+
+def _pulled(static: _Static, gradient: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     leaves = [tensor.detach().requires_grad_() for tensor in inputs]
     with torch.enable_grad():
         y = static.mix(*leaves)

@@ -15,18 +15,27 @@ from nasact.mixture.kernels.fused import Fused, FusedOp
 from nasact.mixture.kernels.record import ORIGINAL, Choice, Term
 from nasact.mixture.kernels.reference import mix
 from nasact.mixture.layout import Layout
-from nasact.mixture.table import op
-from nasact.mixture.table.basis import Grid, basis, obstacle
+from nasact.mixture.table import compiled, native, op
+from nasact.mixture.table.basis import (
+    MOST_KNOTS,
+    NOT_ELEMENTWISE,
+    Grid,
+    basis,
+    declared,
+    enough_knots,
+    measured,
+    obstacle,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Grid):
     """Each candidate, its slope and its curvature as a piecewise cubic on `knots` points from `low` to `high`.
 
-    Errors are below `tolerance` (10 and 100 times that for the derivatives), measured for every candidate; one that
-    does not get there, or has a learnable parameter, jumps or couples features, is computed as `fused` does. Outside
-    the knots, and for inf and NaN, the functions themselves. Float32 and bfloat16 on a CPU in native code; elsewhere in
-    plain torch. Float64 would promise digits that the table does not have, and is refused.
+    Errors are below `tolerance` (10 and 100 times that for the derivatives), measured for every candidate: a bank with
+    one that does not get there is refused. One that has a learnable parameter, jumps or couples features is computed as
+    `fused` does. Outside the knots, and for inf and NaN, the functions themselves. Float32 and bfloat16 on a CPU in
+    native code; elsewhere in plain torch. Float64 would promise digits that the table does not have, and is refused.
     """
 
     name: ClassVar[str] = "table"
@@ -35,8 +44,12 @@ class Table(Grid):
     )
 
     def prepare(self, names: Sequence[str], layout: Layout, where: str) -> TableOp:
-        """Make the tables now, so that a bank that has none is refused when it is built."""
+        """Make the tables now, so that a bank that cannot have them is refused when it is built."""
         made = split(self, names, layout, where)
+        grid = _grid(self)
+        for name, _ in made.beside:
+            if name != ORIGINAL and declared(grid, name) is None:
+                raise MixtureError(f"{where}: kernel 'table' cannot hold {name!r}: {_missed(grid, name)}")
         if made.task is None:
             name, reason = made.beside[0]
             raise MixtureError(f"{where}: kernel 'table' can serve none of the candidates; {name!r}: {reason}")
@@ -55,26 +68,56 @@ class TableOp:
     where: str
 
     def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
-        return Choice("table", "as asked for", self.beside)
+        self._refuse(dtype)
+        return Choice("table", f"as asked for, {native.how(device, dtype)}", self.beside)
 
-    def __call__(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
-        assert self.task is not None
-        if x.dtype == torch.float64:
+    def _refuse(self, dtype: torch.dtype) -> None:
+        if dtype == torch.float64:
             raise MixtureError(
                 f"{self.where}: kernel 'table' holds float32 and cannot serve float64: use auto, fused or reference"
             )
+
+    def __call__(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
+        self._refuse(x.dtype)
         if transformed(x, weights):
             return mix(x, weights, terms, self.analytic.layout)
+        return self.look_up(x, weights, terms)
+
+    def look_up(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
+        """The mixture, of tensors that are what they seem."""
+        assert self.task is not None
+        if weights.shape != (*self.task.layout.shape, len(terms)) or weights.device != x.device:
+            raise MixtureError(
+                f"{self.where}: expected weights of shape {(*self.task.layout.shape, len(terms))} on {x.device}, "
+                f"but got {tuple(weights.shape)} on {weights.device}"
+            )
+        mixed = compiled.mix if torch.compiler.is_compiling() else op.mix
         if not self.outside:
-            return op.mix(self.task, x, weights)
-        y = op.mix(self.task, x, weights[..., list(self.inside)])
+            return mixed(self.task, x, weights)
+        y = mixed(self.task, x, weights[..., list(self.inside)])
         outside = list(self.outside)
         return y + self.analytic(x, weights[..., outside], [terms[k] for k in outside])
 
 
+def _missed(grid: Grid, name: str) -> str:
+    """What a candidate misses that nothing in its record excuses, and what would help."""
+    reason = measured(grid, name)
+    if reason is not None and reason.startswith(NOT_ELEMENTWISE):
+        return f"{reason}, though its record says otherwise; register it with elementwise=False"
+    knots = enough_knots(grid, name)
+    if knots is None:
+        return f"{reason}; nor would {MOST_KNOTS} do: are all its kinks and jumps in its record?"
+    return f"{reason}; {knots} would do"
+
+
+def _grid(grid: Grid) -> Grid:
+    """What tables are kept by: the numbers, whether or not they belong to a kernel."""
+    return Grid(low=grid.low, high=grid.high, knots=grid.knots, tolerance=grid.tolerance)
+
+
 def split(grid: Grid, names: Sequence[str], layout: Layout, where: str) -> TableOp:
     """Make the tables of the candidates that can have one; `task` is None where none can."""
-    grid = Grid(low=grid.low, high=grid.high, knots=grid.knots, tolerance=grid.tolerance)
+    grid = _grid(grid)
     reasons = {name: "it is the model's own" if name == ORIGINAL else obstacle(grid, name) for name in names}
     inside = tuple(k for k, name in enumerate(names) if reasons[name] is None)
     task = op.Task(grid, tuple(names[k] for k in inside), layout) if inside else None

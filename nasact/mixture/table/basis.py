@@ -6,16 +6,20 @@ Knows functions and numbers; no autograd op, no device but the CPU, no native co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from nasact import activations
 from nasact.activations import Candidate
-from nasact.errors import MixtureError, NasactError
+from nasact.errors import MixtureError
+
+T = TypeVar("T")
 
 ORDERS = 3
 """Values, slopes and curvatures: what a gradient of a gradient needs."""
@@ -23,6 +27,8 @@ ORDERS = 3
 ORDER_NAMES = ("value", "slope", "curvature")
 SLACK = (1.0, 10.0, 100.0)
 """Tolerances of the three orders, in units of the table's: a derivative varies faster than its function."""
+MOST_KNOTS = 1 << 16
+NOT_ELEMENTWISE = "it is not elementwise"
 
 _NODES = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0], dtype=torch.float64)
 _TO_CUBIC = torch.linalg.inv(torch.stack([_NODES**power for power in range(4)], dim=1))
@@ -47,8 +53,8 @@ class Grid:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise MixtureError(f"table: `low < high` must hold, but got (low={self.low}, high={self.high})")
-        if not 2 <= self.knots <= 1 << 16:
-            raise MixtureError(f"table: knots must be 2 to {1 << 16}, but got {self.knots}")
+        if not 2 <= self.knots <= MOST_KNOTS:
+            raise MixtureError(f"table: knots must be 2 to {MOST_KNOTS}, but got {self.knots}")
         if not 0 < self.tolerance < 1:
             raise MixtureError(f"table: the tolerance must lie between 0 and 1, but got {self.tolerance}")
         if not self.low <= 0 <= self.high or abs(self.low / self.step - round(self.low / self.step)) > 1e-9:
@@ -121,9 +127,13 @@ def derivative(function: Callable[[Tensor], Tensor], x: Tensor, order: int) -> T
     return y.detach().expand_as(x)
 
 
-@lru_cache(maxsize=256)
 def obstacle(grid: Grid, name: str) -> str | None:
     """Why the candidate `name` cannot be tabulated on `grid`; None where it can. Facts first, then measurement."""
+    return declared(grid, name) or measured(grid, name)
+
+
+def declared(grid: Grid, name: str) -> str | None:
+    """What the candidate's record says against a table, whatever its knots."""
     candidate = activations.get(name)
     if not candidate.elementwise:
         return "it couples features"
@@ -132,12 +142,44 @@ def obstacle(grid: Grid, name: str) -> str | None:
     if candidate.jumps:
         return "it jumps"
     off = [kink for kink in candidate.kinks if grid.low < kink < grid.high and not _on_knot(grid, kink)]
+    if off and not any(_on_knot(finer, off[0]) for finer in _finer(grid)):
+        return f"its kink at {off[0]:g} is not on a knot, nor on one of any finer table"
+    return None
+
+
+@lru_cache(maxsize=256)
+def measured(grid: Grid, name: str) -> str | None:
+    """What the numbers say against a table of a candidate whose record says nothing against it."""
+    candidate = activations.get(name)
+    off = [kink for kink in candidate.kinks if grid.low < kink < grid.high and not _on_knot(grid, kink)]
     if off:
-        return f"its kink at {off[0]:g} is not on a knot"
+        return f"its kink at {off[0]:g} is not on one of the {grid.knots} knots"
     try:
-        return _measured(grid, candidate)
-    except (RuntimeError, NasactError, TypeError) as error:
+        return _undisturbed(_measured, grid, candidate)
+    except Exception as error:  # a user's function, at arguments of our choice
         return "it cannot be differentiated twice: " + str(error).partition("\n")[0]
+
+
+def enough_knots(grid: Grid, name: str) -> int | None:
+    """The knots of the coarsest refinement of `grid` that can hold the candidate; None where there is none."""
+    return next((finer.knots for finer in _finer(grid) if obstacle(finer, name) is None), None)
+
+
+def _finer(grid: Grid) -> Iterator[Grid]:
+    """`grid` with 2, 4, 8, ... times as many cells, as long as it may have them."""
+    knots = 2 * grid.knots - 1
+    while knots <= MOST_KNOTS:
+        yield replace(grid, knots=knots)
+        knots = 2 * knots - 1
+
+
+def _undisturbed(compute: Callable[..., T], *arguments: Any) -> T:
+    """Computed in a thread of its own: no mode of the caller reaches what is kept for the rest of the process.
+
+    Those are: inference mode, autocast, a default device, fake tensors, hooks on saved tensors (checkpointing), ...
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(compute, *arguments).result()
 
 
 def _on_knot(grid: Grid, x: float) -> bool:
@@ -148,13 +190,13 @@ def _measured(grid: Grid, candidate: Candidate) -> str | None:
     probes = grid.points(_PROBES)
     together, apart = candidate.function(probes), torch.cat([candidate.function(row) for row in probes[::37]])
     if not torch.allclose(together[::37].reshape(-1), apart, rtol=1e-9, atol=1e-9, equal_nan=True):
-        return "it is not elementwise: what it makes of a number depends on the others"
+        return f"{NOT_ELEMENTWISE}: what it makes of a number depends on the others"
     for order in range(ORDERS):
         error = grid.error(candidate.function, order, grid.fit(candidate.function, order))
         allowed = SLACK[order] * grid.tolerance
         if error > allowed:
-            what = f"its {ORDER_NAMES[order]} would be off by {error:.1e}, allowed {allowed:.1e}"
-            return f"{what}: too few knots ({grid.knots}), or a slope that is too steep or jumps"
+            what = f"its {ORDER_NAMES[order]} would be off by {error:.1e}, more than {allowed:.1e}"
+            return f"{what}, with {grid.knots} knots"
     return None
 
 
@@ -179,13 +221,16 @@ class Basis:
 def basis(grid: Grid, names: tuple[str, ...]) -> Basis:
     """The tables of the candidates `names`, computed once a process; all of them must be free of obstacles."""
     width = next((width for width in (8, 16, 32) if len(names) <= width), 64)
-    with torch.inference_mode(False), torch.no_grad():
-        coefficients = [
-            torch.stack([grid.fit(activations.get(name).function, order) for name in names]).to(torch.float32)
-            for order in range(ORDERS)
-        ]
-        packed = [
-            torch.nn.functional.pad(each.permute(1, 2, 0), (0, max(0, width - len(names)))).contiguous()
-            for each in coefficients
-        ]
+    return _undisturbed(_basis, grid, names, width)
+
+
+def _basis(grid: Grid, names: tuple[str, ...], width: int) -> Basis:
+    coefficients = [
+        torch.stack([grid.fit(activations.get(name).function, order) for name in names]).to(torch.float32)
+        for order in range(ORDERS)
+    ]
+    packed = [
+        torch.nn.functional.pad(each.permute(1, 2, 0), (0, max(0, width - len(names)))).contiguous()
+        for each in coefficients
+    ]
     return Basis(grid, names, tuple(coefficients), tuple(packed))

@@ -7,6 +7,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -50,39 +51,40 @@ class Library:
 def load() -> Library | str:
     """The native code, built if need be; or why there is none. Asked once a process."""
     try:
-        paths = build.build()
-    except (build.CannotBuild, OSError) as error:
-        return str(error)
-    for path in paths:
-        try:
-            code = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
-        except OSError as error:
-            reason = str(error)
-            continue
+        code = ctypes.CDLL(str(build.build()), mode=os.RTLD_NOW | os.RTLD_LOCAL)
         for function in (code.nasact_forward, code.nasact_backward, code.nasact_second):
             function.restype = ctypes.c_int64
-        return Library(code, os.getpid())
-    return reason
+    except (build.CannotBuild, OSError, ImportError, AttributeError) as error:
+        return str(error).partition("\n")[0]
+    return Library(code, os.getpid())
 
 
-@lru_cache(maxsize=1)
-def warn_once(reason: str) -> None:
-    warnings.warn(
-        f"nasact: the mixture op runs in plain torch, several times slower: {reason}", RuntimeWarning, stacklevel=2
-    )
+_warnings = count()
 
 
 def library() -> Library | None:
-    """The native code, or None after one warning that says why."""
+    """The native code, or None after one warning a process that says why."""
     found = load()
-    if isinstance(found, str):
-        warn_once(found)
-        return None
-    return found
+    if not isinstance(found, str):
+        return found
+    if next(_warnings) == 0:  # also where several threads come at once
+        warnings.warn(
+            f"nasact: the mixture op runs in plain torch, several times slower: {found}", RuntimeWarning, stacklevel=2
+        )
+    return None
 
 
 def serves(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in DTYPES
+
+
+def how(device: torch.device, dtype: torch.dtype) -> str:
+    """How the table is looked up for such inputs."""
+    if device.type != "cpu" or dtype not in DTYPES:
+        kind = str(dtype).removeprefix("torch.")
+        return f"in plain torch: the native code is for float32 and bfloat16 on a CPU, not for {kind} on {device.type}"
+    found = load()
+    return f"in plain torch: {found}" if isinstance(found, str) else "in native code"
 
 
 def forward(code: Library, basis: Basis, x: Tensor, weights: Tensor, y: Tensor) -> int:

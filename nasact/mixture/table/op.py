@@ -1,4 +1,4 @@
-"""The table op with its derivatives: an autograd Function, and the same as a custom op for torch.compile.
+"""The table op with its derivatives, as an autograd Function (compiled.py: the same for torch.compile).
 
 With L_n(x, p) = sum_k p_k f_k^(n)(x) and A_n(x, g)_k = sum_i g_i f_k^(n)(x_i), each tabulated for itself:
 
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nasact.mixture.kernels.context import partial, transformed
 from nasact.mixture.layout import Layout
 from nasact.mixture.table import native, plain
 from nasact.mixture.table.basis import Basis, Grid, basis
@@ -39,22 +40,10 @@ class Task:
 
 def mix(task: Task, x: Tensor, weights: Tensor) -> Tensor:
     """`sum_k p_k f_k(x)`: x (N, ...) floating, weights (*layout.shape, K) -> like x. Keeps x (and the weights) only."""
-    if torch.compiler.is_compiling():
-        grid, layout = task.grid, task.layout
-        y: Tensor = torch.ops.nasact.mix(
-            x,
-            weights,
-            ",".join(task.names),
-            [grid.low, grid.high, grid.tolerance],
-            grid.knots,
-            layout.level,
-            layout.channel_dim,
-        )
-        return y
     if torch.is_grad_enabled() and (x.requires_grad or weights.requires_grad):
         mixed: Tensor = _Mix.apply(task, x, weights)
         return mixed
-    return _forward(task, x, weights)
+    return forward(task, x, weights)
 
 
 class _Mix(torch.autograd.Function):
@@ -62,14 +51,16 @@ class _Mix(torch.autograd.Function):
     def forward(ctx: Any, task: Task, x: Tensor, weights: Tensor) -> Tensor:
         ctx.task = task
         ctx.save_for_backward(x, weights)
-        return _forward(task, x, weights)
+        return forward(task, x, weights)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         x, weights = ctx.saved_tensors
+        if transformed(x, weights, g):
+            return None, *_first(ctx.task, x, weights, g)
         if torch.is_grad_enabled():  # create_graph: this backward pass is to be differentiated too
             return None, *_MixBackward.apply(ctx.task, x, weights, g)
-        return None, *_backward(ctx.task, x, weights, g, weights_too=ctx.needs_input_grad[2])
+        return None, *backward(ctx.task, x, weights, g, weights_too=ctx.needs_input_grad[2])
 
 
 class _MixBackward(torch.autograd.Function):
@@ -78,15 +69,15 @@ class _MixBackward(torch.autograd.Function):
         ctx.task = task
         ctx.save_for_backward(x, weights, g)
         ctx.set_materialize_grads(False)
-        return _backward(task, x, weights, g, weights_too=weights.requires_grad)
+        return backward(task, x, weights, g, weights_too=weights.requires_grad)
 
     @staticmethod
     def backward(ctx: Any, a: Tensor | None, c: Tensor | None) -> tuple[Any, ...]:
         x, weights, g = ctx.saved_tensors
         if a is None and c is None:
             return None, None, None, None
-        if torch.is_grad_enabled():
-            return None, *_third(ctx.task, x, weights, g, a, c)
+        if torch.is_grad_enabled() or transformed(*(each for each in (x, weights, g, a, c) if each is not None)):
+            return None, *third(ctx.task, x, weights, g, a, c)
         to_g, to_x, to_weights = _second(ctx.task, x, weights, g, a, c, weights_too=ctx.needs_input_grad[2])
         return None, to_x, to_weights, to_g
 
@@ -139,37 +130,38 @@ def _rows(weights: Tensor) -> Tensor:
     return weights.detach().float().reshape(-1, weights.shape[-1]).contiguous()
 
 
-def _forward(task: Task, x: Tensor, weights: Tensor) -> Tensor:
+def forward(task: Task, x: Tensor, weights: Tensor) -> Tensor:
+    """Numbers alone: nothing of it can be differentiated, and so with `backward`."""
     if not x.numel():
         return torch.empty_like(x)
     view, p = _View.of(x, task.layout), _rows(weights)
     flat = view.flat(x.detach(), x)
     code = native.library() if native.serves(x) else None
     if code is not None:
-        y = torch.empty(view.shape, dtype=x.dtype)
+        y = x.new_empty(view.shape)
         outside = native.forward(code, task.basis, flat, p, y)
     else:
-        y, outside = plain.forward(task.basis, flat, p), None
-    if outside != 0:
+        y, outside = plain.forward(task.basis, flat, p), plain.outside(task.basis, flat)
+    if outside:
         where = _Outside.of(task.basis, flat, p)
         y.view(-1)[where.at] = where.mix(where.x, where.p).to(x.dtype)
     return view.back(y, x)
 
 
-def _backward(task: Task, x: Tensor, weights: Tensor, g: Tensor, *, weights_too: bool) -> tuple[Tensor, Tensor | None]:
+def backward(task: Task, x: Tensor, weights: Tensor, g: Tensor, *, weights_too: bool) -> tuple[Tensor, Tensor | None]:
     if not x.numel():
         return torch.empty_like(x), torch.zeros_like(weights) if weights_too else None
     view, p = _View.of(x, task.layout), _rows(weights)
-    flat, flat_g = view.flat(x.detach(), x), view.flat(g.detach(), x)
+    flat, flat_g = view.flat(x.detach(), x), view.flat(g.detach().to(x.dtype), x)
     dp: Tensor | None
     code = native.library() if native.serves(x) else None
     if code is not None:
-        dx, dp = torch.empty(view.shape, dtype=x.dtype), torch.empty_like(p) if weights_too else None
+        dx, dp = x.new_empty(view.shape), torch.empty_like(p) if weights_too else None
         outside = native.backward(code, task.basis, flat, p, flat_g, dx, dp)
     else:
         dx, dp = plain.backward(task.basis, flat, p, flat_g, weights_too=weights_too)
-        outside = None
-    if outside != 0:
+        outside = plain.outside(task.basis, flat)
+    if outside:
         where = _Outside.of(task.basis, flat, p)
         with torch.enable_grad():
             xs, ps = where.x.requires_grad_(), where.p.requires_grad_()
@@ -191,13 +183,13 @@ def _second(
     dp: Tensor | None
     code = native.library() if native.serves(x) else None
     if code is not None:
-        dg, dx = torch.empty(view.shape, dtype=x.dtype), torch.empty(view.shape, dtype=x.dtype)
+        dg, dx = x.new_empty(view.shape), x.new_empty(view.shape)
         dp = torch.empty_like(p) if weights_too else None
         outside = native.second(code, task.basis, flat, p, flat_g, flat_a, cot, dg, dx, dp)
     else:
         dg, dx, dp = plain.second(task.basis, flat, p, flat_g, flat_a, cot, weights_too=weights_too)
-        outside = None
-    if outside != 0:
+        outside = plain.outside(task.basis, flat)
+    if outside:
         where = _Outside.of(task.basis, flat, p)
         with torch.enable_grad():
             xs, ps = where.x.requires_grad_(), where.p.requires_grad_()
@@ -243,85 +235,39 @@ class _Outside:
             to.index_add_(0, self.row, rows)
 
 
-def _third(
+def third(
     task: Task, x: Tensor, weights: Tensor, g: Tensor, a: Tensor | None, c: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    """The backward pass of the backward pass by the functions themselves, with a graph: any order from there on."""
-    y = torch.zeros_like(x)
-    for function, weight in zip(task.basis.functions, weights.to(x.dtype).unbind(-1), strict=True):
-        y = y + task.layout.broadcast(weight, x) * function(x)
-    asked = [tensor for tensor in (x, weights) if tensor.requires_grad]
-    first = torch.autograd.grad(y, asked, g, create_graph=True, materialize_grads=True)
-    cotangents = [co for tensor, co in ((x, a), (weights, c)) if tensor.requires_grad]
-    pairs = [(out, co) for out, co in zip(first, cotangents, strict=True) if co is not None and out.requires_grad]
-    inputs = [tensor for tensor in (x, weights, g) if tensor.requires_grad]
-    found = iter(
-        torch.autograd.grad(
-            [out for out, _ in pairs], inputs, [co for _, co in pairs], create_graph=True, materialize_grads=True
+    """The backward pass of the backward pass by the functions themselves; with a graph, any order from there on."""
+    graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x, weights, g = partial(x, weights, g)
+        asked = [tensor for tensor in (x, weights) if tensor.requires_grad]
+        first = torch.autograd.grad(_exact(task, x, weights), asked, g, create_graph=True, materialize_grads=True)
+        cotangents = [co for tensor, co in ((x, a), (weights, c)) if tensor.requires_grad]
+        pairs = [(out, co) for out, co in zip(first, cotangents, strict=True) if co is not None and out.requires_grad]
+        inputs = [tensor for tensor in (x, weights, g) if tensor.requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                [out for out, _ in pairs], inputs, [co for _, co in pairs], create_graph=graph, materialize_grads=True
+            )
         )
-    )
     return tuple(next(found) if tensor.requires_grad else None for tensor in (x, weights, g))
 
 
-# ---- the same for torch.compile ------------------------------------------------------------------------------------
+def _first(task: Task, x: Tensor, weights: Tensor, g: Tensor) -> tuple[Tensor | None, ...]:
+    """The backward pass by the functions themselves, for a g that is more than numbers (batched, in forward mode)."""
+    graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x, weights = partial(x, weights)
+        asked = [tensor for tensor in (x, weights) if tensor.requires_grad]
+        y = _exact(task, x, weights)
+        found = iter(torch.autograd.grad(y, asked, g, create_graph=graph, materialize_grads=True))
+    return tuple(next(found) if tensor.requires_grad else None for tensor in (x, weights))
 
 
-@torch.library.custom_op("nasact::mix", mutates_args=())
-def _op(
-    x: Tensor,
-    weights: Tensor,
-    names: str,
-    numbers: list[float],
-    knots: int,
-    level: str,
-    channel_dim: int,
-) -> Tensor:
-    return _forward(_task(weights, names, numbers, knots, level, channel_dim), x, weights)
-
-
-@torch.library.custom_op("nasact::mix_backward", mutates_args=())
-def _op_backward(
-    x: Tensor,
-    weights: Tensor,
-    g: Tensor,
-    names: str,
-    numbers: list[float],
-    knots: int,
-    level: str,
-    channel_dim: int,
-) -> tuple[Tensor, Tensor]:
-    task = _task(weights, names, numbers, knots, level, channel_dim)
-    dx, dweights = _backward(task, x, weights, g, weights_too=True)
-    assert dweights is not None
-    return dx, dweights
-
-
-def _task(weights: Tensor, names: str, numbers: list[float], knots: int, level: str, channel_dim: int) -> Task:
-    low, high, tolerance = numbers
-    grid = Grid(low=low, high=high, knots=knots, tolerance=tolerance)
-    layout = Layout(level=level, shape=tuple(weights.shape[:-1]), channel_dim=channel_dim)
-    return Task(grid, tuple(names.split(",")), layout)
-
-
-@_op.register_fake
-def _op_fake(x: Tensor, weights: Tensor, *static: Any) -> Tensor:
-    return torch.empty_like(x)
-
-
-@_op_backward.register_fake
-def _op_backward_fake(x: Tensor, weights: Tensor, g: Tensor, *static: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(weights)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weights, *ctx.static = inputs
-    ctx.save_for_backward(x, weights)
-
-
-def _pull_back(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-    x, weights = ctx.saved_tensors
-    dx, dweights = torch.ops.nasact.mix_backward(x, weights, g, *ctx.static)
-    return dx, dweights, *(None for _ in ctx.static)
-
-
-_op.register_autograd(_pull_back, setup_context=_keep)
+def _exact(task: Task, x: Tensor, weights: Tensor) -> Tensor:
+    y = torch.zeros_like(x)
+    for function, weight in zip(task.basis.functions, weights.to(x.dtype).unbind(-1), strict=True):
+        y = y + task.layout.broadcast(weight, x) * function(x)
+    return y

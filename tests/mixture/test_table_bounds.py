@@ -270,6 +270,18 @@ def test_bfloat16_is_float32_rounded_once_for_every_bit_pattern(name: str) -> No
         assert same_bits(found, table(name, x.float(), order).bfloat16())
 
 
+@pytest.mark.parametrize("shape", [(1, 1 << 16), (9362, 1, 7), (4681, 2, 7)], ids=["units", "a run", "short runs"])
+def test_bfloat16_is_rounded_to_nearest_wherever_an_element_stands(shape: tuple[int, ...]) -> None:
+    x = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)[: math.prod(shape)].view(shape)
+    g = torch.full(shape, 1.25).bfloat16()
+    where = layout("neuron" if len(shape) == 2 else "channel", shape)
+    bank = make_bank(("tanh", "gelu"), where, "table")
+    weights = torch.rand(*where.shape, 2)
+    half, full = gradients(bank, x, weights, g), gradients(bank, x.float(), weights, g.float())
+    for name in ("y", "x"):
+        assert same_bits(half[name], full[name].bfloat16())
+
+
 def test_the_weights_gradient_of_a_bfloat16_input_is_summed_in_full_precision() -> None:
     x, g = torch.randn(20_000).bfloat16(), torch.ones(20_000).bfloat16()
     bank = make_bank(THIRTEEN, Layout(), "table")

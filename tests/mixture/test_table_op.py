@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from mixture_oracles import LEVELS, MIXED, THIRTEEN, candidates, layout, make_bank, twice
+from mixture_oracles import LEVELS, MIXED, THIRTEEN, candidates, exact, layout, make_bank, twice
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -186,6 +186,30 @@ def test_neither_looks_at_elements_outside_the_table(maps: Maps) -> None:
     assert torch.equal(maps.forward(tables, x, p), torch.zeros_like(x))
     for found in (*maps.backward(tables, x, p, wild), *maps.second(tables, x, p, wild, wild, p)):
         assert torch.equal(found, torch.zeros_like(found))
+
+
+@pytest.mark.parametrize(
+    ("level", "shape"),
+    [
+        ("layer", (21,)),
+        ("layer", (1030,)),
+        ("channel", (160, 3, 7)),
+        ("channel", (2, 3, 515)),
+        ("channel", (3, 5, 3)),
+        ("neuron", (2, 13)),
+    ],
+)
+def test_an_element_outside_is_found_wherever_it_stands(level: str, shape: tuple[int, ...]) -> None:
+    bank = make_bank(("tanh", "silu"), layout(level, shape), "table")
+    weights = torch.randn(*bank.layout.shape, 2)
+    x, g, a = torch.randn(shape), torch.randn(shape), torch.randn(shape)
+    for at in {*range(9), *range(x.numel() - 9, x.numel())}:
+        lonely = x.clone()
+        lonely.view(-1)[at] = 50.0
+        found = twice(bank, lonely, weights, g, a)
+        true = twice(exact(bank), lonely.double(), weights.double(), g.double(), a.double())
+        for one, other in zip(found, true, strict=True):
+            assert float((one - other).abs().max()) <= 1e-5 * float(other.abs().max())
 
 
 # ---- long sums, threads, determinism --------------------------------------------------------------------------------

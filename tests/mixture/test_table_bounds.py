@@ -20,8 +20,8 @@ from nasact.mixture.table.basis import SLACK, Grid, derivative, obstacle
 
 BOUNDS = (3e-7, 1.5e-6, 5e-6)
 """Largest error of value, slope and curvature on the default grid, in units of max(1, |true|). A float32 has 6e-8."""
-TINY = 1e-4
-"""Largest error of a value next to zero, in units of |x|, beside the rounding of f(0)."""
+TINY = 6e-5
+"""Largest error of a value next to zero, in units of |x|, beside rounding: softsign's; the others stay below 1e-5."""
 FAR = 1e12
 """So far out the bounds hold against float64 too; then the first formula overflows, in float32 as in the table."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasact import activations
-from nasact.mixture import Bank, Layout
+from nasact.mixture import Bank, Kernel, Layout
 from nasact.mixture.table.basis import Grid, basis
 
 ANALYTIC = (
@@ -36,7 +36,9 @@ def layout(level: str, shape: Sequence[int]) -> Layout:
     return Layout(level=level, shape=LEVELS[level](shape))
 
 
-def make_bank(names: Sequence[str], where: Layout, kernel: str = "auto", dtype: torch.dtype = torch.float32) -> Bank:
+def make_bank(
+    names: Sequence[str], where: Layout, kernel: str | Kernel = "auto", dtype: torch.dtype = torch.float32
+) -> Bank:
     """A bank whose "original", where it has one, is a PReLU with a trained slope."""
     original = nn.PReLU(init=0.375, dtype=dtype) if "original" in names else None
     return Bank(names, where, original=original, kernel=kernel, dtype=dtype)

@@ -113,6 +113,36 @@ def test_frozen_weights_and_frozen_inputs_have_second_derivatives_of_the_rest(ke
         assert_close(pull(bank, x, weights, g, a, c), true, 1e-5)
 
 
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("names", [THIRTEEN, ("tanh", "softmax", "snake", "sin")], ids=["tabulated", "mixed"])
+@every_level
+@every_kernel
+def test_mixtures_that_feed_each_other_and_share_their_weights_have_total_derivatives(
+    kernel: str, level: str, names: tuple[str, ...], order: int
+) -> None:
+    x = torch.randn(6, 3, 5)
+    bank = make_bank(names, layout(level, x.shape), kernel)
+    weights = torch.randn(*bank.layout.shape, len(names)) / 4
+    probes = [torch.randn(weights.shape) for _ in range(order - 1)]
+
+    def total(bank: Bank, x: Tensor, weights: Tensor, *probes: Tensor) -> dict[str, Tensor]:
+        weights = weights.clone().requires_grad_()
+        learnt = tuple(bank.parameters())
+        inner = bank(x + weights.mean(), weights)
+        found = bank(inner * sum((beta.mean() for beta in learnt), torch.ones(())), weights).square().mean()
+        for probe in probes:
+            (gradient,) = torch.autograd.grad(found, weights, create_graph=True)
+            found = (gradient * probe).sum()
+        wanted = torch.autograd.grad(found, (weights, *learnt))
+        return {str(position): gradient for position, gradient in enumerate(wanted)}
+
+    true = total(exact(bank), x.double(), weights.double(), *(probe.double() for probe in probes))
+    assert all(float(value.abs().max()) > 1e-6 for value in true.values())
+    largest = {name: value.abs().max() for name, value in true.items()}
+    found = total(bank, x, weights, *probes)
+    assert_close({n: v / largest[n] for n, v in found.items()}, {n: v / largest[n] for n, v in true.items()}, 1e-4)
+
+
 @every_kernel
 def test_a_frozen_straight_line_has_no_third_derivative_and_says_so(kernel: str) -> None:
     x = torch.tensor([1.0, -2.0, 50.0], requires_grad=True)

@@ -151,9 +151,9 @@ def test_on_any_grid_what_may_be_tabulated_keeps_the_tolerance(grid: Grid) -> No
 
 def test_too_few_knots_refuse_a_forced_table_and_do_not_exceed_its_tolerance() -> None:
     coarse = Table(knots=65)
-    assert make_bank(("relu",), Layout(), coarse).names == ("relu",)  # type: ignore[arg-type]
+    assert make_bank(("relu",), Layout(), coarse).names == ("relu",)
     with pytest.raises(MixtureError, match=r"cannot hold 'tanh': .* 1.0e-06, with 65 knots; 513 would do"):
-        make_bank(("relu", "tanh", "sin"), Layout(), coarse)  # type: ignore[arg-type]
+        make_bank(("relu", "tanh", "sin"), Layout(), coarse)
 
 
 # ---- where it is exact ----------------------------------------------------------------------------------------------

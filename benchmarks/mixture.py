@@ -257,12 +257,13 @@ def plain(settings: Settings) -> Group:
     warnings.simplefilter("ignore", RuntimeWarning)  # that there is no compiler is what is measured
     x = torch.randn(settings.shape)
     cases = {"table 13": mixing(ALL, x), "loop 13": mixing(ALL, x, "reference"), "fused 13": mixing(ALL, x, "fused")}
-    cases |= {"table 4": mixing(BASIC, x), "loop 4": mixing(BASIC, x, "reference")}
+    cases |= {kernel: mixing(BASIC, x, kernel) for kernel in ("table", "auto", "reference")}
     times = settings.time(cases, 5)
     rows = (
         Row.ratio("plain K=13 / eager loop", times, "table 13", "loop 13"),
         Row.ratio("plain K=13 / fused", times, "table 13", "fused 13"),
-        Row.ratio("plain K=4 / eager loop", times, "table 4", "loop 4"),
+        Row.ratio("plain K=4 / eager loop", times, "table", "reference"),
+        Row.ratio("K=4, what auto takes / eager loop", times, "auto", "reference"),
     )
     return Group("Without a compiler: the table in plain torch, forward and backward", rows)
 

@@ -26,7 +26,7 @@ def passage(results: list[Results]) -> str:
         for group in found.groups:
             others = [row for row in group.rows if not row.verdict]
             if others:
-                parts.append(f"{group.title}:\n\n{markdown(others, group.measured)}")
+                parts.append(f"**{group.title}**\n\n{markdown(others, group.measured)}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,7 +67,8 @@ class Row:
             return number(self.value, self.unit)
         ends = sorted((self.low, self.high), reverse=self._as_fraction)
         middle, *ends = (number(value, self.unit, self._as_fraction) for value in (self.value, *ends))
-        return f"{middle} ({ends[0].removeprefix('1/')}-{ends[1].removeprefix('1/')})"
+        low, high = (end.removeprefix("1/").removesuffix(f" {self.unit}") for end in ends)
+        return f"{middle} ({low}-{high})"
 
     @property
     def compared(self) -> str:
@@ -74,7 +76,7 @@ class Row:
         if not self.seconds:
             return ""
         scale, unit = (1e3, "ms") if max(self.seconds) >= 1e-3 else (1e6, "us")
-        return " / ".join(f"{scale * value:.3g}" for value in self.seconds) + f" {unit}"
+        return " / ".join(number(scale * value) for value in self.seconds) + f" {unit}"
 
     @property
     def targets(self) -> tuple[str, str]:
@@ -103,7 +105,8 @@ def headers(measured: str = QUARTILES) -> tuple[str, ...]:
 def number(value: float, unit: str = "", as_fraction: bool = False) -> str:
     if as_fraction:
         return f"1/{1 / value:.3g}"
-    return f"{value:.3g} {unit}".rstrip()
+    digits = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{digits} {unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,10 @@ def markdown(rows: Iterable[Row], measured: str = QUARTILES) -> str:
 # ---- the machine ------------------------------------------------------------------------------------------------
 
 
+QUIET = 10
+"""Per cent of all cores that others may use without spoiling a measurement."""
+
+
 def machine() -> dict[str, str]:
     """What the numbers depend on. Call it before measuring: the load is that of the others."""
     return {
@@ -181,16 +188,32 @@ def machine() -> dict[str, str]:
         "compiler": _compiler(),
         "date": datetime.date.today().isoformat(),
         "load before": f"{os.getloadavg()[0]:.2f}",
+        "busy before": f"{100 * _busy():.0f} %",
     }
 
 
 def describe(found: dict[str, str]) -> str:
-    told = {"cpu", "cores", "threads", "date", "load before"}
+    told = {"cpu", "cores", "threads", "date", "load before", "busy before"}
     others = ", ".join(f"{key} {value}" for key, value in found.items() if key not in told)
+    disturbed = float(found["busy before"].removesuffix(" %")) > QUIET
     return (
-        f"{found['date']}: {found['cpu']}, {found['cores']} cores, {found['threads']} threads; "
-        f"load average before: {found['load before']}\n{others}"
+        f"{found['date']}: {found['cpu']}, {found['cores']} cores, {found['threads']} threads; before: load average "
+        f"{found['load before']}, busy {found['busy before']}{': NOT A QUIET MACHINE' if disturbed else ''}\n{others}"
     )
+
+
+def _busy(seconds: float = 0.5) -> float:
+    """The share of all cores that is not idle now; 0 where the system does not tell."""
+
+    def ticks() -> tuple[int, int]:
+        told = [int(word) for word in Path("/proc/stat").read_text().partition("\n")[0].split()[1:]]
+        return sum(told), told[3] + told[4]
+
+    try:
+        (total, idle), _, (total_after, idle_after) = ticks(), time.sleep(seconds), ticks()
+    except OSError:
+        return 0.0
+    return 1 - (idle_after - idle) / max(1, total_after - total)
 
 
 def _cpu() -> str:

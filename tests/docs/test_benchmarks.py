@@ -1,0 +1,90 @@
+"""The benchmarks run, and docs/performance.md says what they measured, target by target. Not how fast anything is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+# what `make bench` runs, and what is run beside it
+SCRIPTS = ("mixture", "steps", "first_call", "errors", "tools")
+
+# row: at most, stretch
+TARGETS = {
+    "table K=13 / one tanh": (1.3, 1.0),
+    "table K=13 / naive stack": (1 / 30, 1 / 45),
+    "table K=13 / compiled loop": (1 / 3.5, 1 / 5),
+    "table K=4 / compiled loop": (1 / 1.5, 1 / 2),
+    "table K=13 / table K=4": (1.1, 1.02),
+    "channel level / layer level": (1.5, 1.15),
+    "neuron level / compiled loop": (1.0, 0.7),
+    "kept for backward, float32": (1.0, 1.0),
+    "kept for backward, bfloat16": (1.0, 0.5),
+    "training step, basic / relu": (1.15, 1.05),
+    "training step, all / relu": (1.15, 1.05),
+    "second-order DARTS step, basic / relu": (4.5, 3.5),
+    "second-order DARTS step, all / relu": (4.5, 3.5),
+    "first call, warm cache": (0.5, 0.1),
+    "first call, fresh machine": (15.0, 5.0),
+}
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
+
+
+def test_every_benchmark_runs_and_its_smoke_test_stays_out_of_the_docs(tmp_path: Path) -> None:
+    # all in one process: their imports take longer than they do
+    code = (
+        "import runpy, sys; benchmarks, folder, *scripts = sys.argv[1:]; sys.path.insert(0, benchmarks)\n"
+        "for script in scripts:\n"
+        "    path, results = f'{benchmarks}/{script}.py', f'{folder}/{script}.json'\n"
+        "    sys.argv = [path, '--quick', '--threads', '1', '--json', results]\n"
+        "    runpy.run_path(path, run_name='__main__')\n"
+        "import page; from pathlib import Path; page.RESULTS = Path(folder); page.read()\n"
+    )
+    done = python("-c", code, str(BENCHMARKS), str(tmp_path), *SCRIPTS)
+    assert done.returncode == 1
+    assert done.stderr.endswith("is of a run with --quick: its numbers mean nothing\n"), done.stderr
+    assert len(SCRIPTS) == 5
+    for script in SCRIPTS:
+        document = json.loads((tmp_path / f"{script}.json").read_text())
+        assert document["machine"]["cpu"]
+        assert document["groups"]
+        assert all(group["rows"] for group in document["groups"])
+
+
+def test_the_results_hold_every_target_and_no_other() -> None:
+    found = {}
+    for script in SCRIPTS:
+        for group in json.loads((BENCHMARKS / "results" / f"{script}.json").read_text())["groups"]:
+            found |= {row["what"]: (row["at_most"], row["stretch"]) for row in group["rows"] if row["at_most"]}
+    assert len(TARGETS) == 15
+    assert found == TARGETS
+
+
+def test_the_page_says_what_was_measured() -> None:
+    done = python(str(BENCHMARKS / "page.py"), "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_accuracy_goes_on_where_it_was(tmp_path: Path) -> None:
+    command = [str(BENCHMARKS / "accuracy.py"), "--quick", "--seeds", "2", "--room", str(tmp_path / "runs")]
+    first = python(*command, "--json", str(tmp_path / "first.json"))
+    assert first.returncode == 0, first.stderr
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/outcome.json")}
+    assert len(times) == 6
+    next(iter(times)).unlink()
+    again = python(*command, "--json", str(tmp_path / "again.json"))
+    assert again.returncode == 0, again.stderr
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/outcome.json")}
+    assert len(kept) == 6
+    assert sum(kept[path] == times[path] for path in kept) == 5

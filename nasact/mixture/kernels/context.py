@@ -11,6 +11,8 @@ _PLAIN_TENSORS = (Tensor, nn.Parameter, nn.Buffer)
 # torch tells these two in private only.
 _FUNCTIONAL = getattr(torch._C, "_are_functorch_transforms_active", None)
 _MODES = getattr(torch._C, "_len_torch_dispatch_stack", None)
+# Without it such a tensor is refused by the first operation: no harm but the error.
+_LEGACY = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: False)
 
 
 def blind() -> str | None:
@@ -47,6 +49,11 @@ def transformed(*tensors: Tensor) -> bool:
         ):
             return True
     return False
+
+
+def transformed_back(*tensors: Tensor) -> bool:
+    """The same of a backward pass, which has its own ways: batched gradients (`is_grads_batched`) and lazy zeros."""
+    return transformed(*tensors) or any(_LEGACY(tensor) or tensor._is_zerotensor() for tensor in tensors)
 
 
 def partial(*tensors: Tensor) -> tuple[Tensor, ...]:

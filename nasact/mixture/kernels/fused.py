@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.mixture.kernels.context import partial, transformed
+from nasact.mixture.kernels.context import partial, transformed, transformed_back
 from nasact.mixture.kernels.record import Choice, Term
 from nasact.mixture.kernels.reference import mix
 from nasact.mixture.layout import Layout
@@ -139,7 +139,7 @@ class _Fused(torch.autograd.Function):
         static, inputs = ctx.static, ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
         graph = torch.is_grad_enabled()
-        if graph or transformed(gradient, *inputs):  # on the tensors themselves, so that every derivative is there
+        if graph or transformed_back(gradient, *inputs):  # on the tensors themselves, so that every derivative is there
             with torch.enable_grad():
                 inputs = partial(*inputs)
                 asked = [tensor for tensor, need in zip(inputs, wanted, strict=True) if need]

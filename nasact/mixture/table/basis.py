@@ -30,11 +30,11 @@ SLACK = (1.0, 10.0, 100.0)
 MOST_KNOTS = 1 << 16
 NOT_ELEMENTWISE = "it is not elementwise"
 
-_NODES = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0], dtype=torch.float64)
+_NODES = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0], dtype=torch.float64, device="cpu")
 _TO_CUBIC = torch.linalg.inv(torch.stack([_NODES**power for power in range(4)], dim=1))
 _INSIDE = 1e-7
 """How far inside its cell, in units of the cell, a derivative is sampled where the cell ends: kinks lie on knots."""
-_PROBES = torch.tensor([1e-4, 0.07, 0.19, 0.41, 0.5, 0.62, 0.81, 0.93, 1 - 1e-4], dtype=torch.float64)
+_PROBES = torch.tensor([1e-4, 0.07, 0.19, 0.41, 0.5, 0.62, 0.81, 0.93, 1 - 1e-4], dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True, kw_only=True)

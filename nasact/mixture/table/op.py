@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nasact.mixture.kernels.context import partial, transformed
+from nasact.mixture.kernels.context import partial, transformed_back
 from nasact.mixture.layout import Layout
 from nasact.mixture.table import native, plain
 from nasact.mixture.table.basis import Basis, Grid, basis
@@ -56,7 +56,7 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         x, weights = ctx.saved_tensors
-        if transformed(x, weights, g):
+        if transformed_back(x, weights, g):
             return None, *_first(ctx.task, x, weights, g)
         if torch.is_grad_enabled():  # create_graph: this backward pass is to be differentiated too
             return None, *_MixBackward.apply(ctx.task, x, weights, g)
@@ -76,7 +76,7 @@ class _MixBackward(torch.autograd.Function):
         x, weights, g = ctx.saved_tensors
         if a is None and c is None:
             return None, None, None, None
-        if torch.is_grad_enabled() or transformed(*(each for each in (x, weights, g, a, c) if each is not None)):
+        if torch.is_grad_enabled() or transformed_back(*(each for each in (x, weights, g, a, c) if each is not None)):
             return None, *third(ctx.task, x, weights, g, a, c)
         to_g, to_x, to_weights = _second(ctx.task, x, weights, g, a, c, weights_too=ctx.needs_input_grad[2])
         return None, to_x, to_weights, to_g

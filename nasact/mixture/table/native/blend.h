@@ -28,7 +28,7 @@ struct Moments {
         for (int64_t j = 0; j < k; ++j) {
             const float *row = basis + j * 4 * cells;
             double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
+NASACT_OMP(omp simd reduction(+ : sum))
             for (int64_t i = first; i < last; ++i) sum += (a[i] + b[i]) * double(row[i]);
             dp[j] = float(sum);
         }
@@ -41,7 +41,7 @@ void blend(const float *basis, const float *p, int64_t k, int64_t cells, Cell *t
     std::fill(out, out + n, 0.f);
     for (int64_t j = 0; j < k; ++j) {
         const float weight = p[j], *row = basis + j * n;
-#pragma omp simd
+NASACT_OMP(omp simd)
         for (int64_t i = 0; i < n; ++i) out[i] += weight * row[i];
     }
 }

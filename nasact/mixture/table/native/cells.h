@@ -14,6 +14,12 @@
 #define NASACT_AVX2
 #endif
 
+#ifdef _OPENMP
+#define NASACT_OMP(...) _Pragma(#__VA_ARGS__)
+#else
+#define NASACT_OMP(...)
+#endif
+
 namespace nasact {
 
 struct Grid {

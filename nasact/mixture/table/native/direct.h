@@ -6,6 +6,7 @@
 
 namespace nasact {
 
+#pragma GCC diagnostic ignored "-Wpsabi"  // where there are no such registers; nothing of this is called from outside
 typedef float Lanes __attribute__((vector_size(32), aligned(32)));
 
 // W floats in registers.

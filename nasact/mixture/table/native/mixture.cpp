@@ -40,10 +40,10 @@ struct Parts {
 // `body(first, last)` for each group of rows, `piece(part, first, last)` for each thread's part of the only row; both
 // return the sum of what it returns.
 template <typename Body>
-int64_t over_rows(const Shape &s, int threads, int64_t grain, Body body) {
+int64_t over_rows(const Shape &s, [[maybe_unused]] int threads, int64_t grain, Body body) {
     int64_t outside = 0;
     const int64_t groups = (s.rows + grain - 1) / grain;
-#pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : outside) if (threads > 1)
+NASACT_OMP(omp parallel for num_threads(threads) schedule(static) reduction(+ : outside) if (threads > 1))
     for (int64_t group = 0; group < groups; ++group)
         outside += body(group * grain, std::min(s.rows, (group + 1) * grain));
     return outside;
@@ -53,7 +53,7 @@ template <typename Piece>
 int64_t over_pieces(int64_t n, int threads, Piece piece) {
     int64_t outside = 0;
     const int64_t each = (n / threads + 63) / 64 * 64;
-#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(+ : outside) if (threads > 1)
+NASACT_OMP(omp parallel for num_threads(threads) schedule(static, 1) reduction(+ : outside) if (threads > 1))
     for (int part = 0; part < threads; ++part) {
         const int64_t first = std::min(n, part * each), last = part + 1 == threads ? n : std::min(n, first + each);
         outside += piece(part, first, last);

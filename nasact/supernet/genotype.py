@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nasact import activations
 from nasact.errors import GenotypeError, MixtureError, UnknownName, did_you_mean
-from nasact.mixture import LEVELS, NORMALISERS, ORIGINAL, Activation, Bank, FrozenMixture, Layout
+from nasact.mixture import LEVELS, NORMALISERS, ORIGINAL, Activation, Bank, FrozenMixture, Kernel, Layout
 from nasact.supernet.sites import Place, Site, find_plan
 from nasact.supernet.supernet import bank_names, bare, reference_tensor
 from nasact.supernet.surgery import install
@@ -125,11 +125,12 @@ class Genotype:
         """Names of all functions used, each once, in order of first use."""
         return tuple(dict.fromkeys(function for gene in self.sites.values() for function in gene.functions))
 
-    def apply(self, model: nn.Module, *, inplace: bool = False) -> nn.Module:
+    def apply(self, model: nn.Module, *, inplace: bool = False, kernel: str | Kernel = "auto") -> nn.Module:
         """`model` with this genotype's functions at its sites; a copy unless `inplace`.
 
         A single function becomes the plain torch module where torch has one; sites the genotype does not name, and
-        weights, hooks, device, dtype and mode, stay as they are. GenotypeError where a site does not exist or fit.
+        weights, hooks, device, dtype and mode, stay as they are. `kernel`: what computes the sites that keep a mixture.
+        GenotypeError where a site does not exist or fit.
         """
         plan = find_plan(model if inplace else deepcopy(model), partial=True)
         for name in self.sites:
@@ -142,10 +143,10 @@ class Genotype:
             site, place = plan.sites[name]
             if gene.single in (ORIGINAL, site.function):
                 continue
-            modules[name] = self._module(gene, site, place, reference_tensor(plan.model, place))
+            modules[name] = self._module(gene, site, place, reference_tensor(plan.model, place), kernel)
         return install(plan, modules)
 
-    def _module(self, gene: SiteGene, site: Site, place: Place, reference: Tensor) -> nn.Module:
+    def _module(self, gene: SiteGene, site: Site, place: Place, reference: Tensor, kernel: str | Kernel) -> nn.Module:
         if gene.single:
             candidate = activations.get(gene.single)
             if candidate.module is not None and not candidate.betas and candidate.elementwise:
@@ -157,7 +158,7 @@ class Genotype:
             original=bare(place.original),
             betas={key: torch.tensor(_thaw(value)) for key, value in gene.betas.items()},
             where=f"site {site.name!r}",
-            kernel="reference" if gene.single else "auto",
+            kernel="reference" if gene.single else kernel,
             device=reference.device,
             dtype=reference.dtype,
         )

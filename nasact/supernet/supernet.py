@@ -132,10 +132,10 @@ def relax(
     or "neuron". `init`: "uniform" (paper 001), "original" (the model's own function joins the bank, and the supernet
     starts as the model: exactly with affine, free, abs, ratio and convex weights and the reference kernel, within the
     table's tolerance with the automatic one, up to the normaliser's `vertex_slack` with other weights), or starting
-    weights by function name. `kernel`: what computes the mixtures, a name or a record such as `Table(knots=2049)`. `include` / `exclude`: shell patterns over site names.
-    `partial`: accept that some activations are out of reach. `example_input`: one input of the model, needed at neuron
-    level, and at channel level where the layers before a site do not tell its channels. Without `inplace` the model is
-    copied.
+    weights by function name. `kernel`: what computes the mixtures, a name or a record such as `Table(knots=2049)`.
+    `include` / `exclude`: shell patterns over site names. `partial`: accept that some activations are out of reach.
+    `example_input`: one input of the model, needed at neuron level, and at channel level where the layers before a site
+    do not tell its channels. Without `inplace` the model is copied.
 
     Raises SurgeryError (no site, sites out of reach), MixtureError (a bank, level or init that cannot be), UnknownName.
     """

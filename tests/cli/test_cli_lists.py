@@ -8,7 +8,16 @@ from nasact.cli.listing import LISTS
 
 
 def test_the_lists_are_these() -> None:
-    assert set(LISTS) == {"functions", "spaces", "models", "datasets", "strategies", "normalisers", "studies"}
+    assert set(LISTS) == {
+        "functions",
+        "spaces",
+        "models",
+        "datasets",
+        "strategies",
+        "normalisers",
+        "kernels",
+        "studies",
+    }
 
 
 @pytest.mark.parametrize("what", LISTS)

@@ -43,6 +43,7 @@ def test_defaults_are_filled_in_and_written_down() -> None:
             "strategy": {"name": "darts", "order": 2},
             "level": "layer",
             "normaliser": "softmax",
+            "kernel": {"name": "auto"},
             "init": "uniform",
             "temperature": {"start": 1.0, "end": None, "schedule": "constant"},
             "epochs": 20,

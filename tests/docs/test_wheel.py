@@ -10,6 +10,7 @@ from pathlib import Path
 from nasact.resources import shipped_names
 
 ROOT = Path(__file__).resolve().parents[2]
+NATIVE = Path("nasact/mixture/table/native")
 
 
 def test_the_wheel_holds_every_study_and_search_space_and_finds_them(tmp_path: Path) -> None:
@@ -33,3 +34,6 @@ def test_the_wheel_holds_every_study_and_search_space_and_finds_them(tmp_path: P
     assert tuple(spaces) == shipped_names("search_spaces")
     assert len(studies) >= 4
     assert len(spaces) >= 14
+    sources = {path.name for path in (ROOT / NATIVE).iterdir() if path.suffix in (".h", ".cpp")}
+    assert len(sources) >= 4
+    assert sources <= {path.name for path in (unpacked / NATIVE).iterdir()}, "what is compiled at first use"

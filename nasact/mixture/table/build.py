@@ -163,15 +163,15 @@ def _run(command: list[str], until: float) -> None:
         )
     except OSError as error:
         raise CannotBuild(f"{command[0]} cannot be run: {error.strerror}") from None
-    try:
-        _, said = running.communicate(timeout=max(0.0, until - time.monotonic()))
-    except BaseException as error:
-        with suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise CannotBuild(f"{command[0]} took longer than {SECONDS} seconds") from None
-        raise
+    with running:
+        try:
+            _, said = running.communicate(timeout=max(0.0, until - time.monotonic()))
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise CannotBuild(f"{command[0]} took longer than {SECONDS} seconds") from None
+            raise
     if running.returncode:
         lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
         told = next((line for line in lines if "error" in line), lines[0] if lines else "it says nothing")

@@ -75,7 +75,7 @@ def quick(tmp_path: Path) -> Path:
     library = build.build()
     return script(
         tmp_path / "quick",
-        f'echo x >>"{tmp_path}/calls"\nsleep ${NAP:-0}\nwhile [ "$1" != -o ]; do shift; done\ncp "{library}" "$2"',
+        f'echo x >>"{tmp_path}/calls"\nsleep ${{NAP:-0}}\nwhile [ "$1" != -o ]; do shift; done\ncp "{library}" "$2"',
     )
 
 

@@ -130,10 +130,11 @@ class Results:
     @classmethod
     def read(cls, path: Path) -> Results:
         document = json.loads(path.read_text())
-        groups = tuple(
-            Group(group["title"], tuple(Row(**row) for row in group["rows"])) for group in document["groups"]
-        )
-        return cls(document["script"], document["machine"], groups, document["quick"])
+        groups = [
+            Group(group["title"], tuple(Row(**row) for row in group["rows"]), group["measured"])
+            for group in document["groups"]
+        ]
+        return cls(document["script"], document["machine"], tuple(groups), document["quick"])
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,9 +163,7 @@ def _columns(rows: Iterable[Row], measured: str) -> list[tuple[str, ...]]:
 
 def markdown(rows: Iterable[Row], measured: str = QUARTILES) -> str:
     """As a table without the columns that hold nothing."""
-    columns = [
-        column for column in zip(headers(measured), *(row.cells for row in rows), strict=True) if any(column[1:])
-    ]
+    columns = _columns(rows, measured)
     head, *body = ("| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True))
     return "\n".join([head, "|" + "---|" * len(columns), *body])
 

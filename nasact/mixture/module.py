@@ -106,6 +106,9 @@ class Bank(nn.Module):
         if not x.is_floating_point():
             raise MixtureError(f"{self.where}: a mixture needs a floating point input, but got {x.dtype}")
         self.layout.check(x, self.where)
+        expected = (*self.layout.shape, len(self.names))
+        if not torch.jit.is_tracing() and weights.shape != expected:  # traced sizes cannot be compared
+            raise MixtureError(f"{self.where}: expected weights of shape {expected}, but got {tuple(weights.shape)}")
         return self.op(x, weights, self.terms(x))
 
 

@@ -39,13 +39,19 @@ def _record_mistake(kind: str, name: str, options: Mapping[str, Any]) -> tuple[s
     from nasact.mixture import kernels
 
     build: Callable[..., Any] = bilevel.build if kind == "strategy" else kernels.build
-    alone: list[tuple[str | None, dict[str, Any]]] = [(option, {option: value}) for option, value in options.items()]
-    for option, part in [*alone, (None, dict(options))]:
+
+    def refusal(part: Mapping[str, Any]) -> str | None:
         try:
             build(name, part)
         except NasactError as error:
-            return option, str(error).removeprefix(f"{option} ")
-    return None
+            return str(error)
+        return None
+
+    together = refusal(options)
+    if together is None:  # what an option means may depend on the others: low = -8 needs high and knots that fit it
+        return None
+    guilty = next((option for option, value in options.items() if refusal({option: value}) == together), None)
+    return guilty, together.removeprefix(f"{guilty} ")
 
 
 def _check(kind: str, name: str, options: Mapping[str, Any]) -> None:

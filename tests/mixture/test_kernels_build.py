@@ -71,7 +71,7 @@ def script(path: Path, body: str) -> Path:
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Path:
-    """A compiler that takes no time, or NAP seconds: it copies what was compiled before, and notes every call in `calls`."""
+    """A compiler that takes NAP seconds, else none: it copies what was compiled before and notes every call."""
     library = build.build()
     return script(
         tmp_path / "quick",

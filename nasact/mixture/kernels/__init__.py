@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nasact.errors import MixtureError
 from nasact.mixture.kernels.automatic import Automatic
 from nasact.mixture.kernels.fused import Fused
 from nasact.mixture.kernels.record import ORIGINAL, Choice, Kernel, Op, Term
@@ -27,8 +28,14 @@ def build(name: str, options: Mapping[str, Any]) -> Kernel:
 
 
 def as_kernel(kernel: str | Kernel) -> Kernel:
-    """The kernel of that name with its default hyperparameters, or the given one."""
-    return KERNELS.get(kernel)() if isinstance(kernel, str) else kernel
+    """The kernel of that name with its default hyperparameters, or the given one; UnknownName, or MixtureError."""
+    if isinstance(kernel, str):
+        return KERNELS.get(kernel)()
+    if isinstance(kernel, type) or not hasattr(kernel, "prepare"):
+        raise MixtureError(
+            f"a kernel is one of {', '.join(KERNELS.names())} or a record such as Table(knots=2049), but got {kernel!r}"
+        )
+    return kernel
 
 
 __all__ = [

@@ -53,8 +53,8 @@ class Grid:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise MixtureError(f"table: `low < high` must hold, but got (low={self.low}, high={self.high})")
-        if not 2 <= self.knots <= MOST_KNOTS:
-            raise MixtureError(f"table: knots must be 2 to {MOST_KNOTS}, but got {self.knots}")
+        if type(self.knots) is not int or not 2 <= self.knots <= MOST_KNOTS:
+            raise MixtureError(f"table: knots must be a whole number from 2 to {MOST_KNOTS}, but got {self.knots!r}")
         if not 0 < self.tolerance < 1:
             raise MixtureError(f"table: the tolerance must lie between 0 and 1, but got {self.tolerance}")
         if not self.low <= 0 <= self.high or abs(self.low / self.step - round(self.low / self.step)) > 1e-9:

@@ -197,7 +197,7 @@ def _second(
             first = torch.autograd.grad(where.mix(xs, ps), (xs, ps), gs, create_graph=True, materialize_grads=True)
             # what nobody asked for is left out: times zero, an inf in it would be NaN
             cotangents = [None if a is None else flat_a.view(-1)[where.at].to(xs.dtype)]
-            cotangents.append(None if cot is None else cot.index_select(0, where.row))
+            cotangents.append(None if cot is None else _each(cot, where.row))
             reached = [(out, co) for out, co in zip(first, cotangents, strict=True) if co is not None]
             to_g, to_x, to_p = torch.autograd.grad(
                 [out for out, _ in reached], (gs, xs, ps), [co for _, co in reached], materialize_grads=True
@@ -209,7 +209,10 @@ def _second(
 
 @dataclass(frozen=True)
 class _Outside:
-    """The elements that no cell holds: where they are, what they are, their rows of weights. In float32."""
+    """The elements that no cell holds: where they are, what they are, their rows of weights (one, if all share it).
+
+    In float32.
+    """
 
     basis: Basis
     at: Tensor
@@ -222,7 +225,7 @@ class _Outside:
         values = flat.reshape(-1).float()
         at = torch.nonzero(~tables.grid.inside(values)).squeeze(1)
         row = at // flat.shape[2] % flat.shape[1]
-        return cls(tables, at, values.index_select(0, at), row, p.index_select(0, row))
+        return cls(tables, at, values.index_select(0, at), row, _each(p, row))
 
     def mix(self, x: Tensor, p: Tensor) -> Tensor:
         total = torch.zeros_like(x)
@@ -231,8 +234,14 @@ class _Outside:
         return total
 
     def add(self, to: Tensor | None, rows: Tensor) -> None:
-        if to is not None:
+        if to is not None and to.shape[0] == 1:
+            to.add_(rows)
+        elif to is not None:
             to.index_add_(0, self.row, rows)
+
+
+def _each(rows: Tensor, row: Tensor) -> Tensor:
+    return rows if rows.shape[0] == 1 else rows.index_select(0, row)
 
 
 def third(

@@ -11,8 +11,9 @@ _PLAIN_TENSORS = (Tensor, nn.Parameter, nn.Buffer)
 # torch tells these two in private only.
 _FUNCTIONAL = getattr(torch._C, "_are_functorch_transforms_active", None)
 _MODES = getattr(torch._C, "_len_torch_dispatch_stack", None)
-# Without it such a tensor is refused by the first operation: no harm but the error.
-_LEGACY = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: False)
+# Without these two such a tensor is refused by the first operation: no harm but the error.
+_LEGACY = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", lambda tensor: False)
+_LAZY_ZERO = getattr(Tensor, "_is_zerotensor", lambda tensor: False)
 
 
 def blind() -> str | None:
@@ -53,7 +54,7 @@ def transformed(*tensors: Tensor) -> bool:
 
 def transformed_back(*tensors: Tensor) -> bool:
     """The same of a backward pass, which has its own ways: batched gradients (`is_grads_batched`) and lazy zeros."""
-    return transformed(*tensors) or any(_LEGACY(tensor) or tensor._is_zerotensor() for tensor in tensors)
+    return transformed(*tensors) or any(_LEGACY(tensor) or _LAZY_ZERO(tensor) for tensor in tensors)
 
 
 def partial(*tensors: Tensor) -> tuple[Tensor, ...]:

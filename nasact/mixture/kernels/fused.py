@@ -106,7 +106,7 @@ def _compiled(static: _Static, which: str, *tensors: Tensor) -> Any:
     if which not in passes:
         return None
     try:
-        return passes[which](*tensors)
+        return passes[which](*(tensor.detach() for tensor in tensors))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # compilers fail in dozens of ways; plain torch raises what is the caller's mistake

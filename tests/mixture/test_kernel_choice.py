@@ -28,6 +28,9 @@ from nasact.mixture.kernels import context, fused
 from nasact.mixture.kernels.automatic import ENOUGH
 from nasact.mixture.table import native
 
+# torch's own: its forward mode loads decompositions by the deprecated torch.jit.script
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FEW, MANY = ("relu", "tanh"), ("relu", "tanh", "sigmoid", "silu", "gelu", "elu")
 LAYOUTS = {
@@ -198,7 +201,6 @@ TRANSFORMS: dict[str, Callable[[Callable[[Tensor], Tensor]], object]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_transform_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(sees(monkeypatch, TRANSFORMS[name])) == {True}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from nasact.bilevel.convolution import Convolutions
 from nasact.errors import ModelError
 
 
@@ -24,7 +25,7 @@ def twice_differentiable(module: nn.Module) -> Iterator[None]:
     try:
         if recurrent:
             torch.backends.cudnn.enabled = False
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), Convolutions():
             yield
     finally:
         if recurrent:

@@ -109,7 +109,7 @@ class Bank(nn.Module):
         expected = (*self.layout.shape, len(self.names))
         if not torch.jit.is_tracing() and weights.shape != expected:  # traced sizes cannot be compared
             raise MixtureError(f"{self.where}: expected weights of shape {expected}, but got {tuple(weights.shape)}")
-        return self.op(x, weights, self.terms(x))
+        return self.op(x, weights, partial(self.terms, x))
 
 
 class Mixture(nn.Module):

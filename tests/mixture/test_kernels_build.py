@@ -15,7 +15,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from ctypes import CDLL, c_int64
 from functools import lru_cache
 from pathlib import Path
 
@@ -296,7 +295,7 @@ def test_the_compiler_may_come_with_arguments(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="module")
-def portable(tmp_path_factory: pytest.TempPathFactory) -> CDLL:
+def portable(tmp_path_factory: pytest.TempPathFactory) -> native.Library:
     """Compiled for any processor and without OpenMP; every warning is an error."""
     if isinstance(native.load(), str):
         pytest.skip(f"no native code here: {native.load()}")
@@ -305,16 +304,13 @@ def portable(tmp_path_factory: pytest.TempPathFactory) -> CDLL:
     command = [*build.compiler(), *flags, str(build.SOURCES / "mixture.cpp"), "-o", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    code = CDLL(str(path))
-    for function in (code.nasact_forward, code.nasact_backward, code.nasact_second):
-        function.restype = c_int64
-    return code
+    return native.Library.open(path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("level", ["layer", "channel", "neuron"])
 def test_portable_code_gives_the_same_numbers(
-    portable: CDLL, level: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    portable: native.Library, level: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     layout = Layout(level=level, shape={"layer": (), "channel": (3,), "neuron": (3, 11)}[level])
@@ -332,7 +328,7 @@ def test_portable_code_gives_the_same_numbers(
 
         usual = [each.detach().double() for each in run()]
         with monkeypatch.context() as patch:
-            patch.setattr(native, "load", lambda: native.Library(portable, os.getpid()))
+            patch.setattr(native, "load", lambda: portable)
             assert apart(run(), usual) < tolerance
 
 

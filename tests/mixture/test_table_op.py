@@ -72,7 +72,7 @@ class Maps:
         if self.code is None:
             return plain.forward(tables, x, p)
         y = torch.empty_like(x)
-        outside = native.forward(self.code, tables, x, p, y)
+        outside = native.forward(self.code, tables, tuple(x.shape), x, p, y)
         assert outside == int((~tables.grid.inside(x.float())).sum())
         return torch.where(tables.grid.inside(x.float()), y, 0.0)
 
@@ -82,7 +82,7 @@ class Maps:
             assert dp is not None
             return dx, dp
         dx, dp = torch.empty_like(x), torch.empty_like(p)
-        native.backward(self.code, tables, x, p, g, dx, dp)
+        native.backward(self.code, tables, tuple(x.shape), x, p, g, dx, dp)
         return dx, dp
 
     def second(
@@ -93,7 +93,7 @@ class Maps:
             assert dp is not None
             return dg, dx, dp
         dg, dx, dp = torch.empty_like(x), torch.empty_like(x), torch.empty_like(p)
-        native.second(self.code, tables, x, p, g, a, c, dg, dx, dp)
+        native.second(self.code, tables, tuple(x.shape), x, p, g, a, c, dg, dx, dp)
         return dg, dx, dp
 
 

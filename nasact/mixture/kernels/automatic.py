@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nasact.mixture.kernels.context import blind, transformed
 from nasact.mixture.kernels.fused import FusedOp
-from nasact.mixture.kernels.record import Choice, Term
+from nasact.mixture.kernels.record import Choice, Terms
 from nasact.mixture.kernels.reference import mix
 from nasact.mixture.kernels.table import Table, TableOp, split
 from nasact.mixture.layout import Layout
@@ -46,11 +46,11 @@ class AutomaticOp:
     def fused(self) -> FusedOp:
         return self.table.analytic
 
-    def __call__(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
+    def __call__(self, x: Tensor, weights: Tensor, terms: Terms) -> Tensor:
         if self.table.task is None or x.device.type != "cpu" or x.dtype not in native.DTYPES:
             return self.fused(x, weights, terms)
         if transformed(x, weights):
-            return mix(x, weights, terms, self.fused.layout)
+            return mix(x, weights, terms(), self.fused.layout)
         # torch.compile cannot ask whether there is native code, and need not: the op that it calls does
         if torch.compiler.is_compiling() or native.library() is not None or self._pays(x):
             return self.table.look_up(x, weights, terms)

@@ -11,6 +11,7 @@ _PLAIN_TENSORS = (Tensor, nn.Parameter, nn.Buffer)
 # torch tells these two in private only.
 _FUNCTIONAL = getattr(torch._C, "_are_functorch_transforms_active", None)
 _MODES = getattr(torch._C, "_len_torch_dispatch_stack", None)
+_ASKED_FOR = getattr(torch._C, "_will_engine_execute_node", None)
 # Without these two such a tensor is refused by the first operation: no harm but the error.
 _LEGACY = getattr(getattr(torch._C, "_functorch", None), "is_legacy_batchedtensor", lambda tensor: False)
 _LAZY_ZERO = getattr(Tensor, "_is_zerotensor", lambda tensor: False)
@@ -55,6 +56,21 @@ def transformed(*tensors: Tensor) -> bool:
 def transformed_back(*tensors: Tensor) -> bool:
     """The same of a backward pass, which has its own ways: batched gradients (`is_grads_batched`) and lazy zeros."""
     return transformed(*tensors) or any(_LEGACY(tensor) or _LAZY_ZERO(tensor) for tensor in tensors)
+
+
+def asked_for(tensor: Tensor) -> bool:
+    """Whether the backward pass that runs goes on to `tensor`: `torch.autograd.grad` may be asked for others only.
+
+    True where torch does not tell.
+    """
+    if not tensor.requires_grad:
+        return False
+    if _ASKED_FOR is None:
+        return True
+    try:
+        return bool(_ASKED_FOR(torch.autograd.graph.get_gradient_edge(tensor).node))
+    except RuntimeError:
+        return True
 
 
 def partial(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nasact.errors import MixtureError
 from nasact.mixture.kernels.context import blind, partial, transformed, transformed_back
-from nasact.mixture.kernels.record import Choice, Term
+from nasact.mixture.kernels.record import Choice, Term, Terms
 from nasact.mixture.kernels.reference import mix
 from nasact.mixture.layout import Layout
 
@@ -53,7 +53,11 @@ class FusedOp:
         unsafe = blind()
         return Choice("fused", "as asked for") if unsafe is None else Choice("reference", unsafe)
 
-    def __call__(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
+    def __call__(self, x: Tensor, weights: Tensor, terms: Terms) -> Tensor:
+        return self.compute(x, weights, terms())
+
+    def compute(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
+        """The mixture of any terms of the bank."""
         betas = (beta for term in terms for beta in term.betas)
         if torch.compiler.is_compiling() or transformed(x, weights, *betas):
             return mix(x, weights, terms, self.layout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,6 +31,10 @@ class Term:
         return self.function(x, *self.betas)
 
 
+Terms: TypeAlias = Callable[[], Sequence[Term]]
+"""The K candidates of a bank, made ready when they are called for: a table needs none of them."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What computes a mixture and why; `beside`: what the table leaves to plain torch, with the reason for each."""
@@ -55,7 +59,7 @@ class Op(Protocol):
     torch transforms the call (vmap, jvp, export, ...) every op computes in plain torch.
     """
 
-    def __call__(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
+    def __call__(self, x: Tensor, weights: Tensor, terms: Terms) -> Tensor:
         """x (N, ...), weights (*layout.shape, K), the bank's K terms -> like x."""
         ...
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nasact.mixture.kernels.record import Choice, Term
+from nasact.mixture.kernels.record import Choice, Term, Terms
 from nasact.mixture.layout import Layout
 
 
@@ -32,8 +32,8 @@ class ReferenceOp:
     def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
         return Choice("reference", "as asked for")
 
-    def __call__(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
-        return mix(x, weights, terms, self.layout)
+    def __call__(self, x: Tensor, weights: Tensor, terms: Terms) -> Tensor:
+        return mix(x, weights, terms(), self.layout)
 
 
 def mix(x: Tensor, weights: Tensor, terms: Sequence[Term], layout: Layout) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from nasact.errors import MixtureError
 from nasact.mixture.kernels.context import blind, transformed
 from nasact.mixture.kernels.fused import Fused, FusedOp
-from nasact.mixture.kernels.record import ORIGINAL, Choice, Term
+from nasact.mixture.kernels.record import ORIGINAL, Choice, Terms
 from nasact.mixture.kernels.reference import mix
 from nasact.mixture.layout import Layout
 from nasact.mixture.table import compiled, native, op
@@ -80,13 +80,13 @@ class TableOp:
                 f"{self.where}: kernel 'table' holds float32 and cannot serve float64: use auto, fused or reference"
             )
 
-    def __call__(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
+    def __call__(self, x: Tensor, weights: Tensor, terms: Terms) -> Tensor:
         self._refuse(x.dtype)
         if transformed(x, weights):
-            return mix(x, weights, terms, self.analytic.layout)
+            return mix(x, weights, terms(), self.analytic.layout)
         return self.look_up(x, weights, terms)
 
-    def look_up(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
+    def look_up(self, x: Tensor, weights: Tensor, terms: Terms) -> Tensor:
         """The mixture, of tensors that are what they seem."""
         assert self.task is not None
         if weights.device != x.device:
@@ -95,8 +95,8 @@ class TableOp:
         if not self.outside:
             return mixed(self.task, x, weights)
         y = mixed(self.task, x, weights[..., list(self.inside)])
-        outside = list(self.outside)
-        return y + self.analytic(x, weights[..., outside], [terms[k] for k in outside])
+        outside, made = list(self.outside), terms()
+        return y + self.analytic.compute(x, weights[..., outside], [made[k] for k in outside])
 
 
 def _missed(grid: Grid, name: str) -> str:

@@ -84,7 +84,7 @@ class Grid:
     def inside(self, x: Tensor) -> Tensor:
         """Where x (float32 and up) falls into a cell: exactly as the native code decides."""
         u = x * (1 / self.step)
-        return (u > -self.below).logical_and(u < self.above)
+        return (u > -self.below).logical_and(u < self.above).logical_or(x == 0)
 
     def points(self, at: Tensor) -> Tensor:
         """(cells, P): the points `at` (P,), in units of a cell and away from zero, of every cell; 0 for zero's own."""

@@ -8,6 +8,8 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,22 +18,27 @@ from nasact.mixture.table import build
 from nasact.mixture.table.basis import Basis
 
 DTYPES = (torch.float32, torch.bfloat16)
-WIDEST = 64
-"""Candidates that the native code evaluates one by one, where few elements share their weights."""
 GRAIN = 1 << 15
 """Elements a thread, at least: torch's own grain."""
 
 
-class _Call(ctypes.Structure):
-    """NasactCall of mixture.cpp."""
+Shape = tuple[int, int, int]
+"""(outer, rows, inner): how an input lies over the rows of its weights."""
+
+
+class _Table(ctypes.Structure):
+    """NasactTable of mixture.cpp."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("outer", "rows", "inner", "k", "zero", "cells")),
+        *((name, ctypes.c_int64) for name in ("k", "zero", "cells")),
         *((name, ctypes.c_float) for name in ("scale", "low", "high")),
-        *((name, ctypes.c_int32) for name in ("threads", "bf16", "direct")),
         ("basis", ctypes.c_void_p * 3),
         ("packed", ctypes.c_void_p * 3),
     )
+
+
+_COMMON = (ctypes.POINTER(_Table), *(ctypes.c_int64,) * 3, *(ctypes.c_int,) * 2)
+_TENSORS = {"nasact_forward": 3, "nasact_backward": 5, "nasact_second": 8}
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,15 @@ class Library:
 
     code: ctypes.CDLL
     process: int
+
+    @classmethod
+    def open(cls, path: Path) -> Library:
+        code = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+        for name, tensors in _TENSORS.items():
+            function = getattr(code, name)
+            function.restype = ctypes.c_int64
+            function.argtypes = (*_COMMON, *(ctypes.c_void_p,) * tensors)
+        return cls(code, os.getpid())
 
     def threads(self, elements: int) -> int:
         if os.getpid() != self.process:
@@ -51,12 +67,9 @@ class Library:
 def load() -> Library | str:
     """The native code, built if need be; or why there is none. Asked once a process."""
     try:
-        code = ctypes.CDLL(str(build.build()), mode=os.RTLD_NOW | os.RTLD_LOCAL)
-        for function in (code.nasact_forward, code.nasact_backward, code.nasact_second):
-            function.restype = ctypes.c_int64
+        return Library.open(build.build())
     except (build.CannotBuild, OSError, ImportError, AttributeError) as error:
         return str(error).partition("\n")[0]
-    return Library(code, os.getpid())
 
 
 _warnings = count()
@@ -87,24 +100,35 @@ def how(device: torch.device, dtype: torch.dtype) -> str:
     return f"in plain torch: {found}" if isinstance(found, str) else "in native code"
 
 
-def forward(code: Library, basis: Basis, x: Tensor, weights: Tensor, y: Tensor) -> int:
-    """`sum_k p_k f_k(x)` into y; returns how many elements lie outside the cells (there y is left undefined)."""
-    call = _call(code, basis, x, weights)
-    return int(code.code.nasact_forward(ctypes.byref(call), _at(x), _at(weights), _at(y)))
+def forward(code: Library, basis: Basis, shape: Shape, x: Tensor, weights: Tensor, y: Tensor) -> int:
+    """`sum_k p_k f_k(x)` into y; returns how many elements lie outside the cells (there y is left undefined).
+
+    x and y hold the elements of `shape` in that order, whatever their own shapes; weights float32, (rows, K).
+    """
+    return int(
+        code.code.nasact_forward(*_common(code, basis, shape, x), x.data_ptr(), weights.data_ptr(), y.data_ptr())
+    )
 
 
 def backward(
-    code: Library, basis: Basis, x: Tensor, weights: Tensor, g: Tensor, dx: Tensor, dweights: Tensor | None
+    code: Library,
+    basis: Basis,
+    shape: Shape,
+    x: Tensor,
+    weights: Tensor,
+    g: Tensor,
+    dx: Tensor,
+    dweights: Tensor | None,
 ) -> int:
-    """`g L1(x, p)` into dx and `A0(x, g)` into dweights; elements outside add nothing and get 0."""
-    call = _call(code, basis, x, weights)
-    outside = code.code.nasact_backward(ctypes.byref(call), _at(x), _at(g), _at(weights), _at(dx), _at(dweights))
-    return int(outside)
+    """`g L1(x, p)` into dx and `A0(x, g)` into dweights, to which elements outside add nothing."""
+    pointers = (_at(tensor) for tensor in (x, g, weights, dx, dweights))
+    return int(code.code.nasact_backward(*_common(code, basis, shape, x), *pointers))
 
 
 def second(
     code: Library,
     basis: Basis,
+    shape: Shape,
     x: Tensor,
     weights: Tensor,
     g: Tensor,
@@ -115,35 +139,23 @@ def second(
     dweights: Tensor | None,
 ) -> int:
     """`a L1(x, p) + L0(x, c)` into dg, `g (a L2(x, p) + L1(x, c))` into dx, `A1(x, a g)` into dweights."""
-    call = _call(code, basis, x, weights)
     pointers = (_at(tensor) for tensor in (x, g, a, weights, c, dg, dx, dweights))
-    return int(code.code.nasact_second(ctypes.byref(call), *pointers))
+    return int(code.code.nasact_second(*_common(code, basis, shape, x), *pointers))
 
 
-def _at(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
-def _call(code: Library, basis: Basis, x: Tensor, weights: Tensor) -> _Call:
+def _common(code: Library, basis: Basis, shape: Shape, x: Tensor) -> tuple[Any, ...]:
+    return ctypes.byref(_table(basis)), *shape, code.threads(x.numel()), x.dtype == torch.bfloat16
+
+
+@lru_cache(maxsize=64)
+def _table(basis: Basis) -> _Table:
     grid = basis.grid
-    outer, rows, inner = x.shape
-    # Mixing K tables for a row, and meeting them again, costs about as much as one element a cell.
-    direct = outer * inner < grid.cells and len(basis.names) <= WIDEST
-    call = _Call(
-        outer,
-        rows,
-        inner,
-        len(basis.names),
-        grid.below,
-        grid.cells,
-        1 / grid.step,
-        -grid.below,
-        grid.above,
-        code.threads(x.numel()),
-        x.dtype == torch.bfloat16,
-        direct,
-    )
+    found = _Table(len(basis.names), grid.below, grid.cells, 1 / grid.step, -grid.below, grid.above)
     for order in range(3):
-        call.basis[order] = basis.coefficients[order].data_ptr()
-        call.packed[order] = basis.packed[order].data_ptr()
-    return call
+        found.basis[order] = basis.coefficients[order].data_ptr()
+        found.packed[order] = basis.packed[order].data_ptr()
+    return found

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nasact.mixture.kernels.context import partial, transformed_back
+from nasact.mixture.kernels.context import asked_for, partial, transformed_back
 from nasact.mixture.layout import Layout
 from nasact.mixture.table import native, plain
 from nasact.mixture.table.basis import Basis, Grid, basis
@@ -60,7 +60,7 @@ class _Mix(torch.autograd.Function):
             return None, *_first(ctx.task, x, weights, g)
         if torch.is_grad_enabled():  # create_graph: this backward pass is to be differentiated too
             return None, *_MixBackward.apply(ctx.task, x, weights, g)
-        return None, *backward(ctx.task, x, weights, g, weights_too=ctx.needs_input_grad[2])
+        return None, *backward(ctx.task, x, weights, g, weights_too=asked_for(weights))
 
 
 class _MixBackward(torch.autograd.Function):
@@ -69,7 +69,7 @@ class _MixBackward(torch.autograd.Function):
         ctx.task = task
         ctx.save_for_backward(x, weights, g)
         ctx.set_materialize_grads(False)
-        return backward(task, x, weights, g, weights_too=weights.requires_grad)
+        return backward(task, x, weights, g, weights_too=asked_for(weights))
 
     @staticmethod
     def backward(ctx: Any, a: Tensor | None, c: Tensor | None) -> tuple[Any, ...]:
@@ -78,7 +78,7 @@ class _MixBackward(torch.autograd.Function):
             return None, None, None, None
         if torch.is_grad_enabled() or transformed_back(*(each for each in (x, weights, g, a, c) if each is not None)):
             return None, *third(ctx.task, x, weights, g, a, c)
-        to_g, to_x, to_weights = _second(ctx.task, x, weights, g, a, c, weights_too=ctx.needs_input_grad[2])
+        to_g, to_x, to_weights = _second(ctx.task, x, weights, g, a, c, weights_too=asked_for(weights))
         return None, to_x, to_weights, to_g
 
 
@@ -89,36 +89,41 @@ class _MixBackward(torch.autograd.Function):
 class _View:
     """An input laid out as (outer, rows, inner), its weights as (rows, K)."""
 
-    shape: tuple[int, int, int]
-    as_it_lies: bool
-    """Whether the elements are taken in the order of memory, which one row of weights allows in any dense format."""
+    shape: native.Shape
+    in_place: bool
+    """Whether that is the order of its memory: one row of weights allows any dense format."""
 
     @classmethod
     def of(cls, x: Tensor, layout: Layout) -> _View:
         if layout.level == "layer":
-            return cls((1, 1, x.numel()), True)
-        if layout.level == "neuron":
-            return cls((x.shape[0], math.prod(layout.shape), 1), False)
-        dim = layout.channel_dim % x.dim()
-        return cls((math.prod(x.shape[:dim]), x.shape[dim], math.prod(x.shape[dim + 1 :])), False)
+            shape = (1, 1, x.numel())
+        elif layout.level == "neuron":
+            shape = (x.shape[0], math.prod(layout.shape), 1)
+        else:
+            dim = layout.channel_dim % x.dim()
+            shape = (math.prod(x.shape[:dim]), x.shape[dim], math.prod(x.shape[dim + 1 :]))
+        return cls(shape, x.is_contiguous() or (layout.level == "layer" and _dense(x)))
 
-    def flat(self, tensor: Tensor, like: Tensor) -> Tensor:
-        """`tensor` as (outer, rows, inner), its elements in the order that those of x, `like`, are taken in."""
-        if self.as_it_lies and not like.is_contiguous():
-            if _dense(like):
-                if tensor.stride() != like.stride():
-                    tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
-                return tensor.as_strided(self.shape, (tensor.numel(), tensor.numel(), 1))
-            return tensor.contiguous().view(self.shape)
-        return tensor.contiguous().view(self.shape)
+    def ordered(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """`tensor`, its elements in memory in the order that those of x, `like`, are taken in."""
+        if not self.in_place or like.is_contiguous():
+            return tensor.contiguous()
+        if tensor.stride() != like.stride():
+            tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+        return tensor
 
-    def back(self, flat: Tensor, like: Tensor) -> Tensor:
-        """A result (outer, rows, inner) in the shape and memory format of x, `like`."""
-        if like.is_contiguous():
-            return flat.view(like.shape)
-        if self.as_it_lies and _dense(like):
-            return flat.as_strided(like.shape, like.stride())
-        return torch.empty_like(like).copy_(flat.view(like.shape))
+    def empty(self, like: Tensor) -> Tensor:
+        """Room for a result, in that order."""
+        return torch.empty_like(like) if self.in_place else like.new_empty(like.shape)
+
+    def flat(self, ordered: Tensor) -> Tensor:
+        """What is in that order, as (outer, rows, inner)."""
+        _, rows, inner = self.shape
+        return ordered.detach().as_strided(self.shape, (rows * inner, inner, 1))
+
+    def back(self, ordered: Tensor, like: Tensor) -> Tensor:
+        """A result in the memory format of x, `like`."""
+        return ordered if self.in_place else torch.empty_like(like).copy_(ordered)
 
 
 def _dense(x: Tensor) -> bool:
@@ -127,47 +132,51 @@ def _dense(x: Tensor) -> bool:
 
 
 def _rows(weights: Tensor) -> Tensor:
-    return weights.detach().float().reshape(-1, weights.shape[-1]).contiguous()
+    """(rows, K), float32."""
+    p = weights.detach().float().contiguous()
+    return p.unsqueeze(0) if p.dim() == 1 else p.view(-1, p.shape[-1])
 
 
 def forward(task: Task, x: Tensor, weights: Tensor) -> Tensor:
     """Numbers alone: nothing of it can be differentiated, and so with `backward`."""
     if not x.numel():
         return torch.empty_like(x)
-    view, p = _View.of(x, task.layout), _rows(weights)
-    flat = view.flat(x.detach(), x)
+    view, tables, p = _View.of(x, task.layout), task.basis, _rows(weights)
+    xs, y = view.ordered(x, x), view.empty(x)
     code = native.library() if native.serves(x) else None
     if code is not None:
-        y = x.new_empty(view.shape)
-        outside = native.forward(code, task.basis, flat, p, y)
+        outside = bool(native.forward(code, tables, view.shape, xs, p, y))
     else:
-        y, outside = plain.forward(task.basis, flat, p), plain.outside(task.basis, flat)
+        view.flat(y).copy_(plain.forward(tables, view.flat(xs), p))
+        outside = plain.outside(tables, view.flat(xs))
     if outside:
-        where = _Outside.of(task.basis, flat, p)
-        y.view(-1)[where.at] = where.mix(where.x, where.p).to(x.dtype)
+        where = _Outside.of(tables, view.flat(xs), p)
+        view.flat(y).view(-1)[where.at] = where.mix(where.x, where.p).to(x.dtype)
     return view.back(y, x)
 
 
 def backward(task: Task, x: Tensor, weights: Tensor, g: Tensor, *, weights_too: bool) -> tuple[Tensor, Tensor | None]:
     if not x.numel():
         return torch.empty_like(x), torch.zeros_like(weights) if weights_too else None
-    view, p = _View.of(x, task.layout), _rows(weights)
-    flat, flat_g = view.flat(x.detach(), x), view.flat(g.detach().to(x.dtype), x)
+    view, tables, p = _View.of(x, task.layout), task.basis, _rows(weights)
+    xs, gs, dx = view.ordered(x, x), view.ordered(g.to(x.dtype), x), view.empty(x)
     dp: Tensor | None
     code = native.library() if native.serves(x) else None
     if code is not None:
-        dx, dp = x.new_empty(view.shape), torch.empty_like(p) if weights_too else None
-        outside = native.backward(code, task.basis, flat, p, flat_g, dx, dp)
+        dp = torch.empty_like(p) if weights_too else None
+        outside = bool(native.backward(code, tables, view.shape, xs, p, gs, dx, dp))
     else:
-        dx, dp = plain.backward(task.basis, flat, p, flat_g, weights_too=weights_too)
-        outside = plain.outside(task.basis, flat)
+        found, dp = plain.backward(tables, view.flat(xs), p, view.flat(gs), weights_too=weights_too)
+        view.flat(dx).copy_(found)
+        outside = plain.outside(tables, view.flat(xs))
     if outside:
-        where = _Outside.of(task.basis, flat, p)
+        where = _Outside.of(tables, view.flat(xs), p)
         with torch.enable_grad():
-            xs, ps = where.x.requires_grad_(), where.p.requires_grad_()
-            y = where.mix(xs, ps)
-        to_x, to_p = torch.autograd.grad(y, (xs, ps), flat_g.view(-1)[where.at].to(y.dtype), materialize_grads=True)
-        dx.view(-1)[where.at] = to_x.to(x.dtype)
+            x_out, p_out = where.x.requires_grad_(), where.p.requires_grad_()
+            y = where.mix(x_out, p_out)
+        g_out = view.flat(gs).view(-1)[where.at].to(y.dtype)
+        to_x, to_p = torch.autograd.grad(y, (x_out, p_out), g_out, materialize_grads=True)
+        view.flat(dx).view(-1)[where.at] = to_x.to(x.dtype)
         where.add(dp, to_p)
     return view.back(dx, x), None if dp is None else dp.view(weights.shape).to(weights.dtype)
 
@@ -177,32 +186,42 @@ def _second(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     if not x.numel():
         return torch.empty_like(g), torch.empty_like(x), torch.zeros_like(weights) if weights_too else None
-    view, p, cot = _View.of(x, task.layout), _rows(weights), None if c is None else _rows(c)
-    flat, flat_g = view.flat(x.detach(), x), view.flat(g.detach(), x)
-    flat_a = torch.zeros_like(flat) if a is None else view.flat(a.detach(), x)
+    view, tables, p, cot = _View.of(x, task.layout), task.basis, _rows(weights), None if c is None else _rows(c)
+    xs, gs, dg, dx = view.ordered(x, x), view.ordered(g.to(x.dtype), x), view.empty(x), view.empty(x)
+    co = torch.zeros_like(xs) if a is None else view.ordered(a.to(x.dtype), x)
     dp: Tensor | None
     code = native.library() if native.serves(x) else None
     if code is not None:
-        dg, dx = x.new_empty(view.shape), x.new_empty(view.shape)
         dp = torch.empty_like(p) if weights_too else None
-        outside = native.second(code, task.basis, flat, p, flat_g, flat_a, cot, dg, dx, dp)
+        outside = bool(native.second(code, tables, view.shape, xs, p, gs, co, cot, dg, dx, dp))
     else:
-        dg, dx, dp = plain.second(task.basis, flat, p, flat_g, flat_a, cot, weights_too=weights_too)
-        outside = plain.outside(task.basis, flat)
+        flat_g, flat_a = view.flat(gs), view.flat(co)
+        to_g, to_x, dp = plain.second(tables, view.flat(xs), p, flat_g, flat_a, cot, weights_too=weights_too)
+        view.flat(dg).copy_(to_g)
+        view.flat(dx).copy_(to_x)
+        outside = plain.outside(tables, view.flat(xs))
     if outside:
-        where = _Outside.of(task.basis, flat, p)
+        where = _Outside.of(tables, view.flat(xs), p)
         with torch.enable_grad():
-            xs, ps = where.x.requires_grad_(), where.p.requires_grad_()
-            gs = flat_g.view(-1)[where.at].to(xs.dtype).requires_grad_()
-            first = torch.autograd.grad(where.mix(xs, ps), (xs, ps), gs, create_graph=True, materialize_grads=True)
-            # what nobody asked for is left out: times zero, an inf in it would be NaN
-            cotangents = [None if a is None else flat_a.view(-1)[where.at].to(xs.dtype)]
-            cotangents.append(None if cot is None else _each(cot, where.row))
-            reached = [(out, co) for out, co in zip(first, cotangents, strict=True) if co is not None]
-            to_g, to_x, to_p = torch.autograd.grad(
-                [out for out, _ in reached], (gs, xs, ps), [co for _, co in reached], materialize_grads=True
+            x_out, p_out = where.x.requires_grad_(), where.p.requires_grad_()
+            g_out = view.flat(gs).view(-1)[where.at].to(x_out.dtype).requires_grad_()
+            first = torch.autograd.grad(
+                where.mix(x_out, p_out), (x_out, p_out), g_out, create_graph=True, materialize_grads=True
             )
-        dg.view(-1)[where.at], dx.view(-1)[where.at] = to_g.to(x.dtype), to_x.to(x.dtype)
+            # what nobody asked for is left out: times zero, an inf in it would be NaN
+            cotangents = [None if a is None else view.flat(co).view(-1)[where.at].to(x_out.dtype)]
+            cotangents.append(None if cot is None else _each(cot, where.row))
+            reached = [
+                (out, cotangent) for out, cotangent in zip(first, cotangents, strict=True) if cotangent is not None
+            ]
+            to_g, to_x, to_p = torch.autograd.grad(
+                [out for out, _ in reached],
+                (g_out, x_out, p_out),
+                [each for _, each in reached],
+                materialize_grads=True,
+            )
+        view.flat(dg).view(-1)[where.at] = to_g.to(x.dtype)
+        view.flat(dx).view(-1)[where.at] = to_x.to(x.dtype)
         where.add(dp, to_p)
     return view.back(dg, x), view.back(dx, x), None if dp is None else dp.view(weights.shape).to(weights.dtype)
 

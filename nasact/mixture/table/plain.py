@@ -69,7 +69,7 @@ class _Spots:
         u = x.float() * (1 / grid.step)
         self.inside: Tensor | None = None
         if not _all_inside(grid, u):
-            self.inside = (u > -grid.below) & (u < grid.above)
+            self.inside = grid.inside(x.float())
             u.masked_fill_(~self.inside, 0.0)
         whole = u.trunc()
         self.t = u - whole

@@ -15,7 +15,7 @@ struct alignas(32) Moment { double c[4]; };
 struct Moments {
     int64_t cells;
     std::vector<Moment> even, odd;
-    explicit Moments(int64_t n) : cells(n), even(n), odd(n) {}
+    explicit Moments(const Grid &grid) : cells(grid.cells), even(grid.room()), odd(grid.room()) {}
     void add(const Moments &other) {
         for (int64_t i = 0; i < cells; ++i)
             for (int j = 0; j < 4; ++j) even[i].c[j] += other.even[i].c[j] + other.odd[i].c[j];
@@ -47,44 +47,47 @@ NASACT_OMP(omp simd)
 }
 
 #ifdef NASACT_AVX2
-inline void add_moments8(Moment *even, Moment *odd, const int32_t *at, __m256 t, __m256 g) {
+inline void add_moments8(Moments &moments, const uint32_t *at, __m256 t, __m256 g) {
+    char *even = reinterpret_cast<char *>(moments.even.data()), *odd = reinterpret_cast<char *>(moments.odd.data());
     __m256 g1 = _mm256_mul_ps(g, t), g2 = _mm256_mul_ps(g1, t), g3 = _mm256_mul_ps(g2, t);
     __m256 a = _mm256_unpacklo_ps(g, g1), b = _mm256_unpackhi_ps(g, g1);
     __m256 d = _mm256_unpacklo_ps(g2, g3), e = _mm256_unpackhi_ps(g2, g3);
     __m256 m[4] = {_mm256_shuffle_ps(a, d, 0x44), _mm256_shuffle_ps(a, d, 0xEE), _mm256_shuffle_ps(b, e, 0x44),
                    _mm256_shuffle_ps(b, e, 0xEE)};
-    for (int i = 0; i < 4; ++i) {
-        double *p = (i & 1 ? odd : even)[at[i]].c;
-        _mm256_store_pd(p, _mm256_add_pd(_mm256_load_pd(p), _mm256_cvtps_pd(_mm256_castps256_ps128(m[i]))));
-    }
-    for (int i = 0; i < 4; ++i) {
-        double *p = (i & 1 ? odd : even)[at[i + 4]].c;
-        _mm256_store_pd(p, _mm256_add_pd(_mm256_load_pd(p), _mm256_cvtps_pd(_mm256_extractf128_ps(m[i], 1))));
-    }
+    auto add = [&](int i, __m128 of) {
+        static_assert(sizeof(Moment) == 2 * sizeof(Cell), "`at` counts the bytes of cells");
+        double *p = reinterpret_cast<double *>((i & 1 ? odd : even) + 2 * int64_t(at[i]));
+        _mm256_store_pd(p, _mm256_add_pd(_mm256_load_pd(p), _mm256_cvtps_pd(of)));
+    };
+    for (int i = 0; i < 4; ++i) add(i, _mm256_castps256_ps128(m[i]));
+    for (int i = 0; i < 4; ++i) add(i + 4, _mm256_extractf128_ps(m[i], 1));
 }
 #endif
 
-inline void add_moments(Moment *cells, int32_t at, float t, float g) {
-    double *p = cells[at].c;
+inline void add_moments(Moments &moments, bool odd, const Spot &s, float g) {
+    double *p = (odd ? moments.odd : moments.even)[s.cell].c;
     p[0] += g;
-    p[1] += g * t;
-    p[2] += g * t * t;
-    p[3] += g * t * t * t;
+    p[1] += g * s.t;
+    p[2] += g * s.t * s.t;
+    p[3] += g * s.t * s.t * s.t;
 }
 
 // ---- runs of elements that share one row of weights -------------------------------------------------------------
+// What lies outside falls into the cell of zeros, whose sums nobody reads: what is written for it means nothing.
 
 template <typename T>
 int64_t run_forward(const T *x, T *y, int64_t n, const Cell *cells, const Grid &grid) {
     int64_t outside = 0, i = 0;
 #ifdef NASACT_AVX2
-    alignas(32) int32_t at[8];
+    alignas(32) uint32_t at[8];
+    __m256i missed = _mm256_setzero_si256();
     for (; i + 8 <= n; i += 8) {
         Spots s = locate8(load8(x + i), grid);
-        _mm256_store_si256(reinterpret_cast<__m256i *>(at), s.cell);
+        offsets8(s.cell, at);
         store8(y + i, cubic8(cells, at, s.t));
-        outside += 8 - __builtin_popcount(_mm256_movemask_ps(s.inside));
+        missed = _mm256_add_epi32(missed, s.outside);
     }
+    outside = -total8(missed);
 #endif
     for (; i < n; ++i) {
         Spot s = locate(widen(x[i]), grid);
@@ -98,21 +101,23 @@ template <typename T>
 int64_t run_backward(const T *x, const T *g, T *dx, int64_t n, const Cell *slope, Moments *moments, const Grid &grid) {
     int64_t outside = 0, i = 0;
 #ifdef NASACT_AVX2
-    alignas(32) int32_t at[8];
+    alignas(32) uint32_t at[8];
+    __m256i missed = _mm256_setzero_si256();
     for (; i + 8 <= n; i += 8) {
         Spots s = locate8(load8(x + i), grid);
-        __m256 grad = _mm256_and_ps(load8(g + i), s.inside);
-        _mm256_store_si256(reinterpret_cast<__m256i *>(at), s.cell);
+        __m256 grad = load8(g + i);
+        offsets8(s.cell, at);
         store8(dx + i, _mm256_mul_ps(grad, cubic8(slope, at, s.t)));
-        if (moments) add_moments8(moments->even.data(), moments->odd.data(), at, s.t, grad);
-        outside += 8 - __builtin_popcount(_mm256_movemask_ps(s.inside));
+        if (moments) add_moments8(*moments, at, s.t, grad);
+        missed = _mm256_add_epi32(missed, s.outside);
     }
+    outside = -total8(missed);
 #endif
     for (; i < n; ++i) {
         Spot s = locate(widen(x[i]), grid);
-        float grad = s.inside ? widen(g[i]) : 0.f;
+        float grad = widen(g[i]);
         narrow(grad * cubic(slope[s.cell], s.t), dx[i]);
-        if (moments) add_moments((i & 1 ? moments->odd : moments->even).data(), s.cell, s.t, grad);
+        if (moments) add_moments(*moments, i & 1, s, grad);
         outside += !s.inside;
     }
     return outside;
@@ -127,29 +132,31 @@ int64_t run_second(const T *x, const T *g, const T *a, T *dg, T *dx, int64_t n, 
                    const Grid &grid) {
     int64_t outside = 0, i = 0;
 #ifdef NASACT_AVX2
-    alignas(32) int32_t at[8];
+    alignas(32) uint32_t at[8];
+    __m256i missed = _mm256_setzero_si256();
     for (; i + 8 <= n; i += 8) {
         Spots s = locate8(load8(x + i), grid);
-        __m256 grad = _mm256_and_ps(load8(g + i), s.inside), co = _mm256_and_ps(load8(a + i), s.inside);
-        _mm256_store_si256(reinterpret_cast<__m256i *>(at), s.cell);
+        __m256 grad = load8(g + i), co = load8(a + i);
+        offsets8(s.cell, at);
         __m256 d1 = cubic8(cells.slope, at, s.t), d2 = cubic8(cells.curve, at, s.t);
         __m256 v = _mm256_setzero_ps(), v1 = v;
         if (cells.value_c) v = cubic8(cells.value_c, at, s.t), v1 = cubic8(cells.slope_c, at, s.t);
-        store8(dg + i, _mm256_and_ps(_mm256_fmadd_ps(co, d1, v), s.inside));
+        store8(dg + i, _mm256_fmadd_ps(co, d1, v));
         store8(dx + i, _mm256_mul_ps(grad, _mm256_fmadd_ps(co, d2, v1)));
-        if (moments) add_moments8(moments->even.data(), moments->odd.data(), at, s.t, _mm256_mul_ps(grad, co));
-        outside += 8 - __builtin_popcount(_mm256_movemask_ps(s.inside));
+        if (moments) add_moments8(*moments, at, s.t, _mm256_mul_ps(grad, co));
+        missed = _mm256_add_epi32(missed, s.outside);
     }
+    outside = -total8(missed);
 #endif
     for (; i < n; ++i) {
         Spot s = locate(widen(x[i]), grid);
-        float grad = s.inside ? widen(g[i]) : 0.f, co = s.inside ? widen(a[i]) : 0.f;
+        float grad = widen(g[i]), co = widen(a[i]);
         float d1 = cubic(cells.slope[s.cell], s.t), d2 = cubic(cells.curve[s.cell], s.t);
         float v = cells.value_c ? cubic(cells.value_c[s.cell], s.t) : 0.f;
         float v1 = cells.value_c ? cubic(cells.slope_c[s.cell], s.t) : 0.f;
-        narrow(s.inside ? co * d1 + v : 0.f, dg[i]);
+        narrow(co * d1 + v, dg[i]);
         narrow(grad * (co * d2 + v1), dx[i]);
-        if (moments) add_moments((i & 1 ? moments->odd : moments->even).data(), s.cell, s.t, grad * co);
+        if (moments) add_moments(*moments, i & 1, s, grad * co);
         outside += !s.inside;
     }
     return outside;

@@ -24,9 +24,11 @@ namespace nasact {
 
 struct Grid {
     float scale;        // knots per unit of x
-    float low, high;    // x * scale must lie strictly between them
+    float low, high;    // x * scale must lie strictly between them, unless x is 0
     int64_t zero;       // index of the cell of x == 0
-    int64_t cells;
+    int64_t cells;      // one more follows, all zeros: what lies outside falls into it
+
+    int64_t room() const { return cells + 1; }
 };
 
 struct Shape {          // x is (outer, rows, inner), contiguous; weights are (rows, k)
@@ -67,7 +69,7 @@ struct Spot { int32_t cell; float t; bool inside; };
 
 inline Spot locate(float x, const Grid &grid) {
     float u = x * grid.scale;
-    if (!(u > grid.low && u < grid.high)) return {int32_t(grid.zero), 0.f, false};
+    if (!(u > grid.low && u < grid.high) && x != 0.f) return {int32_t(grid.cells), 0.f, false};
     int32_t whole = int32_t(u);
     return {int32_t(grid.zero) + whole + (x > 0.f) - (x < 0.f), u - float(whole), true};
 }
@@ -79,7 +81,7 @@ inline float cubic(const Cell &cell, float t) {
 // ---- eight elements ---------------------------------------------------------------------------------------------
 
 #ifdef NASACT_AVX2
-struct Spots { __m256i cell; __m256 t; __m256 inside; };
+struct Spots { __m256i cell; __m256 t; __m256i outside; };
 
 inline __m256 load8(const float *p) { return _mm256_loadu_ps(p); }
 inline __m256 load8(const Bf16 *p) {
@@ -97,25 +99,39 @@ inline void store8(Bf16 *p, __m256 v) {
     _mm_storeu_si128(reinterpret_cast<__m128i *>(p), packed);
 }
 
+// `outside` is -1 in the lanes of what falls into the cell of zeros; t is 0 there.
 inline Spots locate8(__m256 x, const Grid &grid) {
     __m256 u = _mm256_mul_ps(x, _mm256_set1_ps(grid.scale));
-    __m256 inside = _mm256_and_ps(_mm256_cmp_ps(u, _mm256_set1_ps(grid.low), _CMP_GT_OQ),
-                                  _mm256_cmp_ps(u, _mm256_set1_ps(grid.high), _CMP_LT_OQ));
-    u = _mm256_and_ps(u, inside);
-    __m256i whole = _mm256_cvttps_epi32(u);
+    __m256i whole = _mm256_cvttps_epi32(u);  // INT_MIN for what no integer holds, infinity and NaN
     __m256 t = _mm256_sub_ps(u, _mm256_cvtepi32_ps(whole));
-    __m256 none = _mm256_setzero_ps();
-    __m256i below = _mm256_castps_si256(_mm256_and_ps(inside, _mm256_cmp_ps(x, none, _CMP_LT_OQ)));
-    __m256i above = _mm256_castps_si256(_mm256_and_ps(inside, _mm256_cmp_ps(x, none, _CMP_GT_OQ)));
-    __m256i cell = _mm256_add_epi32(whole, _mm256_set1_epi32(int(grid.zero)));
-    return {_mm256_sub_epi32(_mm256_add_epi32(cell, below), above), t, inside};
+    // x + 0 is never -0, so the sign of its bits is the sign of x, and 0 at zero
+    __m256i sign = _mm256_castps_si256(_mm256_add_ps(x, _mm256_setzero_ps()));
+    __m256i step = _mm256_sign_epi32(_mm256_set1_epi32(1), sign);
+    __m256i cell = _mm256_add_epi32(_mm256_add_epi32(whole, step), _mm256_set1_epi32(int(grid.zero)));
+    __m256i last = _mm256_set1_epi32(int(grid.cells));
+    cell = _mm256_min_epu32(cell, last);  // below the first cell it is negative: a large unsigned number
+    __m256i outside = _mm256_cmpeq_epi32(cell, last);
+    return {cell, _mm256_andnot_ps(_mm256_castsi256_ps(outside), t), outside};
+}
+
+inline int64_t total8(__m256i lanes) {
+    alignas(32) int32_t each[8];
+    _mm256_store_si256(reinterpret_cast<__m256i *>(each), lanes);
+    int64_t sum = 0;
+    for (int32_t lane : each) sum += lane;
+    return sum;
+}
+
+// Where the cells begin, in bytes.
+inline void offsets8(__m256i cell, uint32_t *at) {
+    _mm256_store_si256(reinterpret_cast<__m256i *>(at), _mm256_slli_epi32(cell, 4));
 }
 
 // Four coefficients of eight cells, as one vector a coefficient: a 4 x 8 transpose.
-inline void fetch8(const Cell *cells, const int32_t *at, __m256 c[4]) {
-    auto pair = [&](int i) {
-        return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_load_ps(cells[at[i]].c)), _mm_load_ps(cells[at[i + 4]].c), 1);
-    };
+inline void fetch8(const Cell *cells, const uint32_t *at, __m256 c[4]) {
+    const char *base = reinterpret_cast<const char *>(cells);
+    auto four = [&](int i) { return _mm_load_ps(reinterpret_cast<const float *>(base + at[i])); };
+    auto pair = [&](int i) { return _mm256_insertf128_ps(_mm256_castps128_ps256(four(i)), four(i + 4), 1); };
     __m256 r0 = pair(0), r1 = pair(1), r2 = pair(2), r3 = pair(3);
     __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
     __m256 d = _mm256_unpacklo_ps(r2, r3), e = _mm256_unpackhi_ps(r2, r3);
@@ -125,7 +141,7 @@ inline void fetch8(const Cell *cells, const int32_t *at, __m256 c[4]) {
     c[3] = _mm256_shuffle_ps(b, e, 0xEE);
 }
 
-inline __m256 cubic8(const Cell *cells, const int32_t *at, __m256 t) {
+inline __m256 cubic8(const Cell *cells, const uint32_t *at, __m256 t) {
     __m256 c[4];
     fetch8(cells, at, c);
     return _mm256_fmadd_ps(t, _mm256_fmadd_ps(t, _mm256_fmadd_ps(t, c[3], c[2]), c[1]), c[0]);

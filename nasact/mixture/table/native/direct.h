@@ -64,16 +64,19 @@ struct Eight {
 #ifdef NASACT_AVX2
         if (n == 8) {
             const Spots s = locate8(load8(x), grid);
-            _mm256_store_si256(reinterpret_cast<__m256i *>(cell), s.cell);
+            // the K rows have no cell of zeros: any other will do, as nothing of it is kept
+            const __m256i some = _mm256_andnot_si256(s.outside, s.cell);
+            const __m256 none = _mm256_castsi256_ps(s.outside);
+            _mm256_store_si256(reinterpret_cast<__m256i *>(cell), some);
             _mm256_store_ps(t, s.t);
-            _mm256_store_ps(keep, _mm256_and_ps(s.inside, _mm256_set1_ps(1.f)));
-            outside = 8 - __builtin_popcount(_mm256_movemask_ps(s.inside));
+            _mm256_store_ps(keep, _mm256_andnot_ps(none, _mm256_set1_ps(1.f)));
+            outside = __builtin_popcount(_mm256_movemask_ps(none));
             return;
         }
 #endif
         for (int l = 0; l < n; ++l) {
             const Spot s = locate(widen(x[l]), grid);
-            cell[l] = s.cell;
+            cell[l] = s.inside ? s.cell : 0;
             t[l] = s.t;
             keep[l] = s.inside;
             outside += !s.inside;

@@ -23,11 +23,11 @@ namespace nasact {
 // The moments of each thread's part, summed in the order of the parts; none where nobody asks for dp.
 struct Parts {
     bool wanted;
-    int64_t cells;
+    const Grid &grid;
     std::vector<std::unique_ptr<Moments>> moments;
-    Parts(const float *dp, int count, int64_t n) : wanted(dp != nullptr), cells(n), moments(count) {}
+    Parts(const float *dp, int count, const Grid &g) : wanted(dp != nullptr), grid(g), moments(count) {}
     Moments *begin(int part) {
-        if (wanted) moments[part] = std::make_unique<Moments>(cells);
+        if (wanted) moments[part] = std::make_unique<Moments>(grid);
         return moments[part].get();
     }
     void meet(const float *basis, int64_t k, float *dp) {
@@ -84,14 +84,14 @@ int64_t forward(const T *x, T *y, const Shape &s, const float *p, const float *b
 #undef CALL
     }
     if (s.rows == 1) {
-        Cells cells = make_cells(grid.cells);
+        Cells cells = make_cells(grid.room());
         blend(basis, p, s.k, grid.cells, cells.get());
         return over_pieces(s.per_row(), threads, [&](int, int64_t first, int64_t last) {
             return run_forward(x + first, y + first, last - first, cells.get(), grid);
         });
     }
     return over_rows(s, threads, 1, [&](int64_t row, int64_t) {
-        Cells cells = make_cells(grid.cells);
+        Cells cells = make_cells(grid.room());
         blend(basis, p + row * s.k, s.k, grid.cells, cells.get());
         int64_t outside = 0;
         for (int64_t o = 0; o < s.outer; ++o) {
@@ -114,9 +114,9 @@ int64_t backward(const T *x, const T *g, T *dx, const Shape &s, const float *p, 
 #undef CALL
     }
     if (s.rows == 1) {
-        Cells slope = make_cells(grid.cells);
+        Cells slope = make_cells(grid.room());
         blend(basis[1], p, s.k, grid.cells, slope.get());
-        Parts parts(dp, threads, grid.cells);
+        Parts parts(dp, threads, grid);
         int64_t outside = over_pieces(s.per_row(), threads, [&](int part, int64_t first, int64_t last) {
             Moments *moments = parts.begin(part);
             return run_backward(x + first, g + first, dx + first, last - first, slope.get(), moments, grid);
@@ -125,8 +125,8 @@ int64_t backward(const T *x, const T *g, T *dx, const Shape &s, const float *p, 
         return outside;
     }
     return over_rows(s, threads, 1, [&](int64_t row, int64_t) {
-        Cells slope = make_cells(grid.cells);
-        Parts parts(dp, 1, grid.cells);
+        Cells slope = make_cells(grid.room());
+        Parts parts(dp, 1, grid);
         Moments *moments = parts.begin(0);
         blend(basis[1], p + row * s.k, s.k, grid.cells, slope.get());
         int64_t outside = 0;
@@ -150,19 +150,19 @@ int64_t second(const T *x, const T *g, const T *a, T *dg, T *dx, const Shape &s,
         NASACT_WIDTHS(CALL)
 #undef CALL
     }
-    const int64_t n = grid.cells;
+    const int64_t n = grid.room();
     auto blended = [&](int64_t row, Cells &room) {
-        blend(basis[1], p + row * s.k, s.k, n, room.get());
-        blend(basis[2], p + row * s.k, s.k, n, room.get() + n);
+        blend(basis[1], p + row * s.k, s.k, grid.cells, room.get());
+        blend(basis[2], p + row * s.k, s.k, grid.cells, room.get() + n);
         if (!c) return Second{room.get(), room.get() + n, nullptr, nullptr};
-        blend(basis[0], c + row * s.k, s.k, n, room.get() + 2 * n);
-        blend(basis[1], c + row * s.k, s.k, n, room.get() + 3 * n);
+        blend(basis[0], c + row * s.k, s.k, grid.cells, room.get() + 2 * n);
+        blend(basis[1], c + row * s.k, s.k, grid.cells, room.get() + 3 * n);
         return Second{room.get(), room.get() + n, room.get() + 2 * n, room.get() + 3 * n};
     };
     if (s.rows == 1) {
         Cells room = make_cells(4 * n);
         const Second cells = blended(0, room);
-        Parts parts(dp, threads, n);
+        Parts parts(dp, threads, grid);
         int64_t outside = over_pieces(s.per_row(), threads, [&](int part, int64_t first, int64_t last) {
             Moments *moments = parts.begin(part);
             return run_second(x + first, g + first, a + first, dg + first, dx + first, last - first, cells, moments, grid);
@@ -173,7 +173,7 @@ int64_t second(const T *x, const T *g, const T *a, T *dg, T *dx, const Shape &s,
     return over_rows(s, threads, 1, [&](int64_t row, int64_t) {
         Cells room = make_cells(4 * n);
         const Second cells = blended(row, room);
-        Parts parts(dp, 1, n);
+        Parts parts(dp, 1, grid);
         Moments *moments = parts.begin(0);
         int64_t outside = 0;
         for (int64_t o = 0; o < s.outer; ++o) {
@@ -193,43 +193,46 @@ using namespace nasact;
 
 extern "C" {
 
-struct NasactCall {
-    int64_t outer, rows, inner, k;
-    int64_t zero, cells;
+struct NasactTable {
+    int64_t k, zero, cells;
     float scale, low, high;
-    int32_t threads, bf16, direct;
     const float *basis[3];   // order 0, 1, 2: (k, cells, 4)
-    const float *packed[3];  // the same as (cells, 4, k padded to 8)
+    const float *packed[3];  // the same as (cells, 4, k padded to 8, 16, 32 or 64)
+
+    Grid grid() const { return {scale, low, high, zero, cells}; }
+    // Mixing K tables for a row, and meeting them again, costs about as much as one element a cell.
+    bool direct(const Shape &s) const { return s.per_row() < cells && k <= 64; }
 };
 
-static Grid grid_of(const NasactCall *call) { return {call->scale, call->low, call->high, call->zero, call->cells}; }
-static Shape shape_of(const NasactCall *call) { return {call->outer, call->rows, call->inner, call->k}; }
-
-int64_t nasact_forward(const NasactCall *call, const void *x, const float *p, void *y) {
+int64_t nasact_forward(const NasactTable *table, int64_t outer, int64_t rows, int64_t inner, int threads, int bf16,
+                       const void *x, const float *p, void *y) {
+    const Shape s{outer, rows, inner, table->k};
     const auto run = [&](auto *in, auto *out) {
-        return forward(in, out, shape_of(call), p, call->basis[0], call->packed[0], grid_of(call), call->threads,
-                       call->direct);
+        return forward(in, out, s, p, table->basis[0], table->packed[0], table->grid(), threads, table->direct(s));
     };
-    if (call->bf16) return run(static_cast<const Bf16 *>(x), static_cast<Bf16 *>(y));
+    if (bf16) return run(static_cast<const Bf16 *>(x), static_cast<Bf16 *>(y));
     return run(static_cast<const float *>(x), static_cast<float *>(y));
 }
 
-int64_t nasact_backward(const NasactCall *call, const void *x, const void *g, const float *p, void *dx, float *dp) {
+int64_t nasact_backward(const NasactTable *table, int64_t outer, int64_t rows, int64_t inner, int threads, int bf16,
+                        const void *x, const void *g, const float *p, void *dx, float *dp) {
+    const Shape s{outer, rows, inner, table->k};
     const auto run = [&](auto *in, auto *grad, auto *out) {
-        return backward(in, grad, out, shape_of(call), p, dp, call->basis, call->packed, grid_of(call), call->threads,
-                        call->direct);
+        return backward(in, grad, out, s, p, dp, table->basis, table->packed, table->grid(), threads, table->direct(s));
     };
-    if (call->bf16) return run(static_cast<const Bf16 *>(x), static_cast<const Bf16 *>(g), static_cast<Bf16 *>(dx));
+    if (bf16) return run(static_cast<const Bf16 *>(x), static_cast<const Bf16 *>(g), static_cast<Bf16 *>(dx));
     return run(static_cast<const float *>(x), static_cast<const float *>(g), static_cast<float *>(dx));
 }
 
-int64_t nasact_second(const NasactCall *call, const void *x, const void *g, const void *a, const float *p, const float *c,
-                      void *dg, void *dx, float *dp) {
+int64_t nasact_second(const NasactTable *table, int64_t outer, int64_t rows, int64_t inner, int threads, int bf16,
+                      const void *x, const void *g, const void *a, const float *p, const float *c, void *dg, void *dx,
+                      float *dp) {
+    const Shape s{outer, rows, inner, table->k};
     const auto run = [&](auto *in, auto *grad, auto *co, auto *to_g, auto *to_x) {
-        return second(in, grad, co, to_g, to_x, shape_of(call), p, c, dp, call->basis, call->packed, grid_of(call),
-                      call->threads, call->direct);
+        return second(in, grad, co, to_g, to_x, s, p, c, dp, table->basis, table->packed, table->grid(), threads,
+                      table->direct(s));
     };
-    if (call->bf16)
+    if (bf16)
         return run(static_cast<const Bf16 *>(x), static_cast<const Bf16 *>(g), static_cast<const Bf16 *>(a),
                    static_cast<Bf16 *>(dg), static_cast<Bf16 *>(dx));
     return run(static_cast<const float *>(x), static_cast<const float *>(g), static_cast<const float *>(a),

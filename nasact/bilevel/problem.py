@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Gradients: TypeAlias = tuple[Tensor | None, ...]
+Buffers: TypeAlias = list[tuple[Tensor, Tensor]]
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -73,11 +74,15 @@ class SupernetProblem:
 
     def train_loss(self, w: Tensors, alpha: Tensors) -> Tensor:
         """Twice differentiable, as far as the model is."""
+        return self.train_pass(w, alpha)[0]
+
+    def train_pass(self, w: Tensors, alpha: Tensors) -> tuple[Tensor, Buffers]:
+        """The training loss, and what the pass would have left in the buffers: (buffer, its numbers after it)."""
         with twice_differentiable(self.supernet):
             return self._loss(self.train, self.train_seed, w, alpha)
 
     def val_loss(self, w: Tensors, alpha: Tensors) -> Tensor:
-        return self._loss(self.val, self.val_seed, w, alpha)
+        return self._loss(self.val, self.val_seed, w, alpha)[0]
 
     @cached_property
     def _names(self) -> tuple[tuple[str, ...], ...]:
@@ -85,15 +90,18 @@ class SupernetProblem:
         names = _names_by_tensor(self.supernet, "_parameters")
         return tuple(names[id(p)][1] for p in (*trainable_weights(self.supernet), *self.supernet.arch_parameters()))
 
-    def _loss(self, batch: Batch, seed: int, w: Tensors, alpha: Tensors) -> Tensor:
+    def _loss(self, batch: Batch, seed: int, w: Tensors, alpha: Tensors) -> tuple[Tensor, Buffers]:
         tensors = {name: tensor for names, tensor in zip(self._names, (*w, *alpha), strict=True) for name in names}
+        buffers = []
         for buffer, names in _names_by_tensor(self.supernet, "_buffers").values():
-            tensors.update(dict.fromkeys(names, buffer.clone()))
+            clone = buffer.clone()
+            tensors.update(dict.fromkeys(names, clone))
+            buffers.append((buffer, clone))
         with seeded(seed, devices_of((batch.x, *w, *alpha))):
             # torch's own tying puts the wrong tensor back into a module that is registered under two names. The names
             # here are one a module, so that it is not needed.
             output = functional_call(self.supernet, tensors, (batch.x,), tie_weights=False)
-            return scalar(self.loss(output, batch.y))
+            return scalar(self.loss(output, batch.y)), buffers
 
 
 def _names_by_tensor(
@@ -149,6 +157,10 @@ def product(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor | None], v
         torch.autograd.grad([out for out, _ in pairs], wanted, [vec for _, vec in pairs], allow_unused=True),
     )
     return tuple(None if tensor is None else next(found) for tensor in inputs)
+
+
+def detached(found: Gradients) -> Gradients:
+    return tuple(None if gradient is None else gradient.detach() for gradient in found)
 
 
 def materialise(found: Gradients, like: Sequence[Tensor]) -> Tensors:

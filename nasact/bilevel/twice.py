@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nasact.bilevel.convolution import Convolutions
 from nasact.errors import ModelError
 
 
@@ -25,7 +24,7 @@ def twice_differentiable(module: nn.Module) -> Iterator[None]:
     try:
         if recurrent:
             torch.backends.cudnn.enabled = False
-        with sdpa_kernel(SDPBackend.MATH), Convolutions():
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         if recurrent:

@@ -84,9 +84,9 @@ def as_json(function: F) -> F:
 
 
 def use_threads(count: int) -> None:
-    import torch
+    from nasact.training.process import settle
 
-    torch.set_num_threads(count)
+    settle(count)
 
 
 def loaded_study(name_or_path: str, new_name: str | None) -> Any:

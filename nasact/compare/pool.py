@@ -19,6 +19,7 @@ from nasact.compare.training import Cell, Job, Purpose, splits, train_cell
 from nasact.errors import StoreError
 from nasact.study import TrialSpec
 from nasact.tasks import Data, Split
+from nasact.training.process import settle
 
 WORTH_SECONDS = 20.0
 """Work of one process below which starting others (each imports torch) is no gain."""
@@ -90,7 +91,7 @@ class Workers:
 
 def _begin(parent: int, threads: int, spec: TrialSpec, data: Data) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    torch.set_num_threads(threads)
+    settle(threads)
     _work["work"] = (spec, data)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

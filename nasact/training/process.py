@@ -20,7 +20,7 @@ def settle(threads: int) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Up to 1 GiB stays with the process when tensors of up to 32 MiB are freed; returns whether that was told to malloc.
+    """Tensors of up to 32 MiB leave their memory with the process, up to 1 GiB; returns whether malloc was told so.
 
     glibc would give it back to the system at every step, which then clears it page by page for the next: a tenth of a
     second-order step. Whoever has set malloc up in the environment is not overruled.

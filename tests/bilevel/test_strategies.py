@@ -12,12 +12,15 @@ from torch.nn import functional as F
 
 from nasact.bilevel import DARTS, STRATEGIES, Batch, Joint, SearchState, StepReport, Strategy, Unrolled, build
 from nasact.bilevel.snapshot import same_bits
+from nasact.bilevel.strategies.alternating import weight_step
 from nasact.errors import Divergence, StoreError, StudyError, SurgeryError
 
 CASES: dict[str, Strategy] = {
     **{name: build(name, {}) for name in STRATEGIES.names()},
     "darts_order_1": DARTS(order=1),
     "darts_finite_difference": DARTS(mixed="finite_difference"),
+    "darts_simultaneous": DARTS(update="simultaneous"),
+    "darts_simultaneous_difference": DARTS(update="simultaneous", mixed="finite_difference"),
     "unrolled_3": Unrolled(steps=3),
 }
 ALL = pytest.mark.parametrize("strategy", CASES.values(), ids=CASES)
@@ -218,6 +221,29 @@ def test_weight_step_uses_the_new_alpha() -> None:
         for mine, theirs in zip(twin.arch_parameters(), state.supernet.arch_parameters(), strict=True):
             mine.copy_(theirs)
     assert F.cross_entropy(twin(train.x), train.y).item() == report.train_loss
+
+
+@pytest.mark.parametrize("mixed", ["exact", "finite_difference"])
+def test_simultaneous_update_moves_alpha_as_alternating_does_and_w_as_if_alpha_rested(mixed: str) -> None:
+    """... with the batch statistics of one pass over the training batch."""
+    ends = {}
+    for update in ("alternating", "simultaneous", "w alone"):
+        supernet = tiny_supernet(dropout=0.0, dtype=torch.float64)
+        alone = update == "w alone"
+        strategy = DARTS(lr=0.1, mixed=mixed, update="alternating" if alone else update)
+        state = strategy.init(supernet, OPTIMISERS["sgd_momentum"](supernet.weight_parameters()), F.cross_entropy)
+        train, val = batches(torch.float64)
+        report = weight_step(state, train) if alone else strategy.step(state, train, val)
+        ends[update] = numbers(supernet), report.train_loss
+    (alternating, _), (together, loss), (alone, its_loss) = ends.values()
+    alphas = {name for name in together if "alpha" in name}
+    assert len(alphas) == 2
+    assert all(same_bits(together[name], alternating[name]) for name in alphas)
+    assert any(name.endswith("running_mean") for name in together.keys() - alphas)
+    for name in together.keys() - alphas:
+        torch.testing.assert_close(together[name], alone[name], rtol=1e-9, atol=1e-12)
+    assert loss == pytest.approx(its_loss, rel=1e-12)
+    assert not torch.allclose(alternating["conv1.weight"], alone["conv1.weight"], rtol=1e-9, atol=1e-12)
 
 
 @ALL

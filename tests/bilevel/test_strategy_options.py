@@ -27,6 +27,8 @@ BAD = [
     ("joint", {"lr": None}, "lr must be a number, but got None"),
     ("joint", {"order": 2}, "unknown option 'order' of strategy 'joint'. It has: lr"),
     ("darts", {"ordr": 2}, "unknown option 'ordr' of strategy 'darts'. Did you mean 'order'?"),
+    ("darts", {"update": "simultaneous", "order": 1}, "update 'simultaneous' needs order 2"),
+    ("darts", {"update": "together"}, "update must be 'alternating' or 'simultaneous', but got 'together'"),
     ("darts", {"order": 3}, "order must be 1 or 2, but got 3"),
     ("darts", {"order": True}, "order must be 1 or 2, but got True"),
     ("darts", {"order": "2"}, "order must be 1 or 2, but got '2'"),

@@ -19,7 +19,8 @@ def finite_difference(
     """
     w, alpha = leaves(w), leaves(alpha)
     train_loss = problem.train_loss(w, alpha)
-    ahead = look_ahead(problem, w, gradients(train_loss, w), alpha, inner)
+    grads = gradients(train_loss, w)
+    ahead = look_ahead(problem, w, grads, alpha, inner)
     v = tuple(torch.zeros_like(weight) if part is None else part for part, weight in zip(ahead.v, w, strict=True))
     norm = _norm(v)
     hypergradient = ahead.direct
@@ -38,7 +39,7 @@ def finite_difference(
         hypergradient = tuple(
             direct + (up - down) / (2 * epsilon) for direct, up, down in zip(ahead.direct, above, below, strict=True)
         )
-    return Hypergradient(hypergradient, train_loss.detach(), ahead.val_loss)
+    return Hypergradient(hypergradient, train_loss.detach(), ahead.val_loss, grads)
 
 
 def _alpha_gradient(problem: Problem, w: Tensors, alpha: Tensors) -> Tensors:

@@ -9,16 +9,17 @@ from typing import TypeAlias
 from torch import Tensor
 
 from nasact.bilevel.inner import InnerStep
-from nasact.bilevel.problem import Problem, Tensors
+from nasact.bilevel.problem import Gradients, Problem, Tensors
 
 
 @dataclass(frozen=True)
 class Hypergradient:
-    """d validation loss / d alpha with the losses met on the way; all detached."""
+    """d validation loss / d alpha with what was met on the way: the losses, and grad_w Ltr(w, alpha); all detached."""
 
     alpha: Tensors
     train_loss: Tensor | None
     val_loss: Tensor
+    weights: Gradients | None = None
 
 
 HypergradientFunction: TypeAlias = Callable[[Problem, Tensors, Tensors, InnerStep], Hypergradient]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nasact.bilevel.hypergradients.record import Hypergradient
 from nasact.bilevel.inner import InnerStep
-from nasact.bilevel.problem import Gradients, Problem, Tensors, gradients, leaves, materialise, product
+from nasact.bilevel.problem import Gradients, Problem, Tensors, detached, gradients, leaves, materialise, product
 
 
 @dataclass(frozen=True)
@@ -58,4 +58,5 @@ def second_order(problem: Problem, w: Tensors, alpha: Tensors, inner: InnerStep)
         tuple(direct + indirect for direct, indirect in zip(ahead.direct, mixed, strict=True)),
         train_loss.detach(),
         ahead.val_loss,
+        detached(grads),
     )

@@ -1,10 +1,14 @@
-"""The step of every strategy that gives alpha a hypergradient and `w` a gradient, in turn."""
+"""The steps of strategies that give alpha a hypergradient and `w` a gradient: in turn, or both at once."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from torch import Tensor
+
 from nasact.bilevel.hypergradients import Hypergradient, HypergradientFunction
 from nasact.bilevel.inner import InnerStep, inner_step
-from nasact.bilevel.problem import Batch, SupernetProblem, gradients, trainable_weights
+from nasact.bilevel.problem import Batch, Buffers, Problem, SupernetProblem, Tensors, gradients, trainable_weights
 from nasact.bilevel.strategies.state import (
     SearchState,
     StepReport,
@@ -26,9 +30,20 @@ def alpha_gradient(
     """
     train_mode(state.supernet)
     problem = SupernetProblem.draw(state.supernet, state.loss, train, val)
+    return _hypergradient(state, problem, problem, hypergradient, looks_ahead=looks_ahead)
+
+
+def _hypergradient(
+    state: SearchState,
+    supernet: SupernetProblem,
+    problem: Problem,
+    hypergradient: HypergradientFunction,
+    *,
+    looks_ahead: bool,
+) -> Hypergradient:
     inner = inner_step(state.weight_optimiser, trainable_weights(state.supernet)) if looks_ahead else InnerStep(())
     with second_derivatives_told():
-        return hypergradient(problem, problem.w, problem.alpha, inner)
+        return hypergradient(problem, supernet.w, supernet.alpha, inner)
 
 
 def alternate(state: SearchState, train: Batch, hypergradient: Hypergradient) -> StepReport:
@@ -38,6 +53,45 @@ def alternate(state: SearchState, train: Batch, hypergradient: Hypergradient) ->
     move_alpha(state, hypergradient.alpha)
     report = weight_step(state, train)
     return StepReport(train_loss=report.train_loss, val_loss=hypergradient.val_loss.item())
+
+
+@dataclass
+class _Observed:
+    """A problem whose first training pass leaves what it did to the buffers."""
+
+    problem: SupernetProblem
+    buffers: Buffers | None = None
+
+    def train_loss(self, w: Tensors, alpha: Tensors) -> Tensor:
+        loss, buffers = self.problem.train_pass(w, alpha)
+        if self.buffers is None:
+            self.buffers = buffers
+        return loss
+
+    def val_loss(self, w: Tensors, alpha: Tensors) -> Tensor:
+        return self.problem.val_loss(w, alpha)
+
+
+def at_once(state: SearchState, train: Batch, val: Batch, hypergradient: HypergradientFunction) -> StepReport:
+    """Alpha along its hypergradient and `w` along the gradient that it was looked ahead with, at the old alpha.
+
+    One pass over the training batch serves both: its masks, its batch statistics, its loss.
+    """
+    train_mode(state.supernet)
+    problem = SupernetProblem.draw(state.supernet, state.loss, train, val)
+    observed = _Observed(problem)
+    found = _hypergradient(state, problem, observed, hypergradient, looks_ahead=True)
+    assert found.train_loss is not None
+    assert found.weights is not None
+    assert observed.buffers is not None
+    require_finite(found.train_loss, "training", state)
+    require_finite(found.val_loss, "validation", state)
+    move_alpha(state, found.alpha)
+    move_weights(state, found.weights)
+    for buffer, after in observed.buffers:
+        buffer.copy_(after)
+    state.step += 1
+    return StepReport(train_loss=found.train_loss.item(), val_loss=found.val_loss.item())
 
 
 def weight_step(state: SearchState, train: Batch) -> StepReport:

@@ -1,0 +1,55 @@
+"""What a process of nasact's own does to itself: threads, and memory that stays with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is not glibc's")
+
+FAULTS = """
+import resource, sys, torch
+from nasact.training.process import keep_freed_memory, settle
+if "settle" in sys.argv:
+    settle(1)
+    assert torch.get_num_threads() == 1
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def step():  # 1 MiB each, 64 of them: more than malloc keeps by itself
+    kept = [torch.ones(1 << 18) for _ in range(64)]
+for _ in range(3):
+    step()
+before = faults()
+for _ in range(5):
+    step()
+print(faults() - before, keep_freed_memory())
+"""
+
+
+def run(*arguments: str, **environment: str) -> tuple[int, bool]:
+    usual = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, *arguments], env={**usual, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    faults, told = done.stdout.split()
+    return int(faults), told == "True"
+
+
+@glibc
+def test_memory_that_was_freed_is_not_fetched_from_the_system_again() -> None:
+    settled, told = run("settle")
+    assert told
+    usual, _ = run()
+    assert settled < usual / 10, f"{settled} page faults against {usual}"
+
+
+@glibc
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+def test_whoever_has_set_malloc_up_is_not_overruled(name: str) -> None:
+    value = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.arena_max=1"}[name]
+    assert run("settle", **{name: value})[1] is False

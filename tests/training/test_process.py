@@ -12,15 +12,23 @@ import pytest
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is not glibc's")
 
 FAULTS = """
-import resource, sys, torch
+import ctypes, resource, sys, torch
 from nasact.training.process import keep_freed_memory, settle
 if "settle" in sys.argv:
     settle(1)
     assert torch.get_num_threads() == 1
+malloc = ctypes.CDLL(None).malloc
+malloc.restype = ctypes.c_void_p
+free = ctypes.CDLL(None).free
+free.argtypes = [ctypes.c_void_p]
+def step():
+    kept = [malloc(1 << 20) for _ in range(64)]
+    for block in kept:
+        ctypes.memset(block, 1, 1 << 20)
+    for block in reversed(kept):
+        free(block)
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-def step():  # 1 MiB each, 64 of them: more than malloc keeps by itself
-    kept = [torch.ones(1 << 18) for _ in range(64)]
 for _ in range(3):
     step()
 before = faults()

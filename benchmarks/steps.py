@@ -24,8 +24,14 @@ from nasact.training.process import keep_freed_memory
 SPACES = {"basic": BASIC, "all": ALL}
 
 
-def cnn() -> nn.Module:
-    return build_model("small_cnn", {}, input_shape=(3, 32, 32), classes=10, seed=0)
+def cnn(activation: str = "relu") -> nn.Module:
+    """The network of paper 001, with one function everywhere."""
+    network = build_model("small_cnn", {}, input_shape=(3, 32, 32), classes=10, seed=0)
+    if activation != "relu":
+        for name, part in list(network.named_children()):
+            if isinstance(part, nn.ReLU):
+                setattr(network, name, {"tanh": nn.Tanh, "silu": nn.SiLU}[activation]())
+    return network
 
 
 def sgd(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
@@ -59,6 +65,8 @@ def main() -> None:
     images = 8 if given.quick else 64
     train, val = (Batch(torch.randn(images, 3, 32, 32), torch.randint(10, (images,))) for _ in range(2))
     cases = {"relu": training(cnn(), train)}
+    for name in ("tanh", "silu"):
+        cases[f"plain {name}"] = training(cnn(name), train)
     for name, space in SPACES.items():
         cases[f"train {name}"] = training(relax(cnn(), space), train)
         cases[f"joint {name}"] = searching(Joint(), space, (train, val))
@@ -79,6 +87,10 @@ def main() -> None:
         Row.ratio(f"{step}, {name} / relu", times, f"{kind} {name}", "relu", *targets.get(kind, ()))
         for kind, step in what.items()
         for name in SPACES
+    ]
+    rows += [
+        Row.ratio(f"training step, {name} at every site / relu", times, f"plain {name}", "relu")
+        for name in ("tanh", "silu")
     ]
     title = "Steps of the small CNN against a plain training step with relu (all: K=13, basic: K=4)"
     groups = [Group(title, tuple(rows))]

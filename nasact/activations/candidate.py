@@ -182,7 +182,8 @@ def _probe(candidate: Candidate) -> None:
         y = candidate(x)
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise NasactError(f"function {candidate.name!r} cannot be called on a tensor: {reason}") from error
+        how = "" if candidate.elementwise else " with the keyword dim (elementwise=False)"
+        raise NasactError(f"function {candidate.name!r} cannot be called on a tensor{how}: {reason}") from error
     if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != x.dtype:
         got = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise NasactError(

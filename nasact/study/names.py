@@ -39,6 +39,13 @@ def strategy(name: str) -> str:
     return _one_of("strategy", name, STRATEGIES.names(), "nasact list strategies")
 
 
+def normalisers_of(strategy: object) -> tuple[str, ...]:
+    """The normalisers that this strategy serves, its own first; none: it serves all, or there is no such strategy."""
+    from nasact.bilevel import STRATEGIES
+
+    return STRATEGIES.get(strategy).normalisers if isinstance(strategy, str) and strategy in STRATEGIES else ()
+
+
 def tempered(normalisers: Iterable[str]) -> bool:
     """Whether the temperature matters to any of these normalisers."""
     from nasact.mixture import NORMALISERS

@@ -215,6 +215,26 @@ class Search(Node):
     batch_size: AtLeastOne = 64
     optimiser: Optimiser = Field(default_factory=Optimiser)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _normaliser_of_the_strategy(cls, value: Any) -> Any:
+        """Where none is named, the one that the strategy is made for."""
+        if not isinstance(value, dict) or "normaliser" in value or "strategy" not in value:
+            return value
+        strategy = value["strategy"]
+        name = strategy.get("name") if isinstance(strategy, dict) else getattr(strategy, "name", strategy)
+        served = names.normalisers_of(name)
+        return {**value, "normaliser": served[0]} if served else value
+
+    @model_validator(mode="after")
+    def _strategy_serves_normaliser(self) -> Search:
+        served = names.normalisers_of(self.strategy.name)
+        if served and self.normaliser not in served:
+            expected = " or ".join(served)
+            message = f"strategy {self.strategy.name!r} needs {expected}, but the normaliser is {self.normaliser!r}"
+            raise at(("normaliser",), message)
+        return self
+
     @model_validator(mode="after")
     def _alpha_has_its_epochs(self) -> Search:
         if self.warmup >= self.epochs:

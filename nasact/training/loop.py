@@ -175,7 +175,7 @@ def search(run: SearchRun, train: Labelled, val: Labelled, *, epochs: int, batch
         temperature = run.schedule.temperature(max(0, run.epoch - run.warmup), epochs - run.warmup)
         with run.stream:
             run.supernet.set_temperature(temperature)
-            train_loss = _search_epoch(run, train, val, batch_size)
+            train_loss = _search_epoch(run, train, val, epochs, batch_size)
             run.epoch += 1
             place = _place("search", run.epoch, "validation loss")
             mixture = evaluate(run.supernet, val, loss=run.state.loss, place=place)
@@ -192,12 +192,14 @@ def search(run: SearchRun, train: Labelled, val: Labelled, *, epochs: int, batch
         yield Epoch(epoch=run.epoch, metrics=metrics)
 
 
-def _search_epoch(run: SearchRun, train: Labelled, val: Labelled, batch_size: int) -> float:
+def _search_epoch(run: SearchRun, train: Labelled, val: Labelled, epochs: int, batch_size: int) -> float:
     run.supernet.train()
     validation = endless_batches(val, batch_size, seed=run.seed, phase="search.val", epoch=run.epoch)
     total, count = 0.0, 0
     for batch in batches(train, batch_size, seed=run.seed, phase="search.train", epoch=run.epoch):
         held_out = next(validation)
+        behind = run.epoch - run.warmup + count / len(train.y)
+        run.state.progress = max(0.0, behind / (epochs - run.warmup))
         try:
             if run.state.step == 0:
                 check_search_moves(run.strategy, run.state, batch, held_out)

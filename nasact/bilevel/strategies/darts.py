@@ -40,6 +40,7 @@ class DARTS:
     source: ClassVar[str] = "Liu et al. 2019, arXiv:1806.09055"
     guarantee: ClassVar[str] = "order 2 is the exact gradient through the optimiser's own next step; order 1 ignores it"
     cost: ClassVar[str] = "order 1: about 2 times joint; order 2: about 4 times, 3 with simultaneous updates"
+    normalisers: ClassVar[tuple[str, ...]] = ()
 
     order: Literal[1, 2] = 2
     lr: float = 3e-3

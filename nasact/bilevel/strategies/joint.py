@@ -33,6 +33,7 @@ class Joint:
     source: ClassVar[str] = "single-level relaxation; the baseline of arXiv:1806.09055, section 4.4"
     guarantee: ClassVar[str] = "the plain gradient of the training loss; never looks at validation data"
     cost: ClassVar[str] = "1 forward and backward pass a step: the unit of the others' costs"
+    normalisers: ClassVar[tuple[str, ...]] = ()
 
     lr: float = 3e-3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -30,6 +30,9 @@ class SearchState:
     alpha_optimiser: torch.optim.Optimizer
     loss: Loss
     step: int = 0
+    progress: float = 0.0
+    """The part of the search that lies behind, warm-up not counted: from 0 to below 1. The loop tells it before each
+    step, so that it need not be saved."""
 
     def state_dict(self) -> dict[str, Any]:
         """A copy that later steps do not change."""
@@ -72,6 +75,8 @@ class Strategy(Protocol):
     source: ClassVar[str]
     guarantee: ClassVar[str]
     cost: ClassVar[str]
+    normalisers: ClassVar[tuple[str, ...]]
+    """Those that it can serve, the first being what a study gets that names none; empty: it serves all."""
 
     @property
     def lr(self) -> float: ...
@@ -87,8 +92,18 @@ class Strategy(Protocol):
         ...
 
 
-def start(supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss, *, alpha_lr: float) -> SearchState:
-    """The state before the first step; alpha has an optimiser of its own: no weight decay, its own learning rate."""
+def start(
+    supernet: Supernet,
+    weight_optimiser: torch.optim.Optimizer,
+    loss: Loss,
+    *,
+    alpha_lr: float,
+    alpha_optimiser: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+) -> SearchState:
+    """The state before the first step; alpha has an optimiser of its own: no weight decay, its own learning rate.
+
+    `alpha_optimiser` makes it, where that is not DARTS' Adam.
+    """
     alphas = supernet.arch_parameters()
     if not alphas:
         raise SurgeryError("the supernet has no architecture parameters: there is nothing to search")
@@ -102,8 +117,22 @@ def start(supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Los
     weights = trainable_weights(supernet)
     if weights and not any(id(weight) in optimised for weight in weights):
         raise StudyError("the weight optimiser holds no weight of the supernet; give it weight_parameters()")
-    alpha_optimiser = torch.optim.Adam(alphas, lr=alpha_lr, betas=ALPHA_BETAS, weight_decay=0.0)
-    return SearchState(supernet, weight_optimiser, alpha_optimiser, loss)
+    made = (
+        torch.optim.Adam(alphas, lr=alpha_lr, betas=ALPHA_BETAS, weight_decay=0.0)
+        if alpha_optimiser is None
+        else alpha_optimiser(alphas)
+    )
+    return SearchState(supernet, weight_optimiser, made, loss)
+
+
+def require_normaliser(strategy: str, supernet: Supernet, allowed: tuple[str, ...], reason: str) -> None:
+    """StudyError naming the first site whose mixture weights come from another normaliser than those."""
+    for site, mixture in supernet.mixtures().items():
+        if mixture.normaliser_name not in allowed:
+            raise StudyError(
+                f"site {site!r}: strategy {strategy!r} cannot serve normaliser {mixture.normaliser_name!r}: {reason}; "
+                f"use {' or '.join(allowed)}"
+            )
 
 
 def train_mode(supernet: Supernet) -> None:

@@ -30,6 +30,7 @@ class Unrolled:
     source: ClassVar[str] = "reverse-mode hyperparameter gradients, Franceschi et al. 2017, arXiv:1703.01785"
     guarantee: ClassVar[str] = "the exact gradient through `steps` of the optimiser's own next steps"
     cost: ClassVar[str] = "about 5 times joint, 3 more for each further step, and the memory of all steps at once"
+    normalisers: ClassVar[tuple[str, ...]] = ()
 
     steps: int = 1
     lr: float = 3e-3

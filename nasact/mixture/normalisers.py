@@ -1,7 +1,7 @@
 """Normalisers: from architecture parameters `alpha` (..., K) to mixture weights `p` (..., K). One record each.
 
-A normaliser whose alphas live in a feasible set (`ratio`, `convex`, `clip`) has a `project`, to be applied after every
-step on alpha; the others need none.
+A normaliser whose alphas live in a feasible set (`ratio`, `convex`, `clip`, `dirichlet`) has a `project`, to be applied
+after every step on alpha; the others need none.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nasact.errors import MixtureError
+from nasact.mixture import dirichlet
 from nasact.registry import Registry
 
 
@@ -92,8 +93,22 @@ def _softmax(alpha: Tensor, temperature: Tensor, sample: bool) -> Tensor:
 def _gumbel(alpha: Tensor, temperature: Tensor, sample: bool) -> Tensor:
     if not sample:
         return torch.softmax(alpha, dim=-1)
-    noise = -torch.empty_like(alpha, memory_format=torch.contiguous_format).exponential_().log()
-    return torch.softmax((alpha + noise) / temperature, dim=-1)
+    return torch.softmax((alpha + _gumbel_noise(alpha)) / temperature, dim=-1)
+
+
+def _gumbel_hard(alpha: Tensor, temperature: Tensor, sample: bool) -> Tensor:
+    if not sample:
+        return torch.softmax(alpha, dim=-1)
+    soft = torch.softmax((torch.log_softmax(alpha, dim=-1) + _gumbel_noise(alpha)) / temperature, dim=-1)
+    hard = F.one_hot(soft.argmax(-1), alpha.shape[-1]).to(alpha.dtype)
+    return hard + (soft - soft.detach())  # in this order: what is added is zero to the bit
+
+
+def _gumbel_noise(alpha: Tensor) -> Tensor:
+    """Standard Gumbel noise like alpha, always finite: GDAS draws again where its own is not, which asks the device
+    at every draw and never ends where alpha is NaN."""
+    drawn = torch.empty_like(alpha, memory_format=torch.contiguous_format).exponential_()
+    return -drawn.clamp_(torch.finfo(alpha.dtype).tiny, torch.finfo(alpha.dtype).max).log()
 
 
 def _log_untempered(p: Tensor, temperature: Tensor) -> Tensor:
@@ -111,13 +126,19 @@ def _project_ratio(alpha: Tensor) -> Tensor:
 
 
 def project_simplex(alpha: Tensor) -> Tensor:
-    """Euclidean projection of each row of alpha (..., K) onto the simplex (Duchi et al. 2008, Fig. 1)."""
+    """Euclidean projection of each row of alpha (..., K) onto the simplex (Duchi et al. 2008, Fig. 1).
+
+    A row that is on it but for rounding stays to the bit: else weights smaller than the rounding would become zero,
+    where a multiplicative update never finds them again.
+    """
+    rounding = 2 * torch.finfo(alpha.dtype).eps * alpha.shape[-1]
+    there = (alpha.amin(-1, keepdim=True) >= 0) & ((alpha.sum(-1, keepdim=True) - 1).abs() <= rounding)
     ordered = alpha.sort(dim=-1, descending=True).values
     excess = ordered.cumsum(-1) - 1
     rank = torch.arange(1, alpha.shape[-1] + 1, dtype=alpha.dtype, device=alpha.device)
     support = (ordered * rank > excess).sum(-1, keepdim=True).clamp_min(1)
     threshold = excess.gather(-1, support - 1) / support
-    return (alpha - threshold).clamp_min(0)
+    return torch.where(there, alpha, (alpha - threshold).clamp_min(0))
 
 
 def _affine(alpha: Tensor, temperature: Tensor, sample: bool) -> Tensor:
@@ -229,6 +250,27 @@ for _normaliser in (
         total="sum",
         vertex_slack=1e-3,
         tempered=True,
+    ),
+    Normaliser(
+        name="gumbel_hard",
+        formula="one-hot at the largest of s = softmax((log softmax(a) + Gumbel noise) / T) in training, with the "
+        "gradient of s; softmax(a) in evaluation",
+        source="straight-through, arXiv:1611.01144; GDAS, arXiv:1910.04465",
+        weights=_gumbel_hard,
+        inverse=_log_untempered,
+        total="sum",
+        vertex_slack=1e-3,
+        tempered=True,
+    ),
+    Normaliser(
+        name="dirichlet",
+        formula="drawn from Dirichlet(elu(a) + 1) in training, its mean in evaluation",
+        source="DrNAS, arXiv:2006.10355",
+        weights=dirichlet.weights,
+        inverse=dirichlet.inverse,
+        total="sum",
+        vertex_slack=5e-2,
+        project=dirichlet.project_alpha,
     ),
     Normaliser(
         name="free",

@@ -47,8 +47,8 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Exponential:
-    """From `start` in the first epoch to `end` in the last, by the same factor every epoch."""
+class _Annealed:
+    """From `start` in the first epoch to `end` in the last."""
 
     start: float = 1.0
     end: float = 0.1
@@ -60,18 +60,39 @@ class Exponential:
     def temperature(self, epoch: int, epochs: int) -> float:
         if epoch >= epochs - 1:
             return self.end if epochs > 1 else self.start
-        return float(self.start * (self.end / self.start) ** (epoch / (epochs - 1)))
+        return float(self._at(epoch / (epochs - 1)))
+
+    def _at(self, part: float) -> float:
+        raise NotImplementedError
 
 
-SCHEDULES: Registry[type[Constant] | type[Exponential]] = Registry("temperature schedule")
+@dataclass(frozen=True)
+class Exponential(_Annealed):
+    """From `start` in the first epoch to `end` in the last, by the same factor every epoch."""
+
+    def _at(self, part: float) -> float:
+        return float(self.start * (self.end / self.start) ** part)
+
+
+@dataclass(frozen=True)
+class Linear(_Annealed):
+    """From `start` in the first epoch to `end` in the last, by the same difference every epoch (GDAS: 10 to 0.1)."""
+
+    def _at(self, part: float) -> float:
+        return self.start + (self.end - self.start) * part
+
+
+SCHEDULES: Registry[type[Constant] | type[Exponential] | type[Linear]] = Registry("temperature schedule")
 SCHEDULES.register("constant", Constant)
 SCHEDULES.register("exponential", Exponential)
+SCHEDULES.register("linear", Linear)
 
 
 def build_schedule(options: ScheduleOptions) -> Schedule:
     """The schedule that `options` names; an end that is left out is the start."""
-    if SCHEDULES.get(options.schedule) is Exponential:
-        return Exponential(options.start, options.start if options.end is None else options.end)
+    schedule = SCHEDULES.get(options.schedule)
+    if issubclass(schedule, _Annealed):
+        return schedule(options.start, options.start if options.end is None else options.end)
     if options.end is not None and options.end != options.start:
         raise StudyError(
             f"search.temperature.end: a constant schedule stays at start={options.start}, but got end={options.end}."

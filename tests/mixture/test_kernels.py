@@ -57,9 +57,9 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def test_there_are_four_kernels_three_levels_and_nine_normalisers_to_check() -> None:
+def test_there_are_four_kernels_three_levels_and_eleven_normalisers_to_check() -> None:
     assert KERNELS.names() == ("auto", "table", "fused", "reference")
-    assert (len(served), len(LEVELS), len(NORMALISERS.names()), len(FORMATS)) == (15, 3, 9, 7)
+    assert (len(served), len(LEVELS), len(NORMALISERS.names()), len(FORMATS)) == (15, 3, 11, 7)
 
 
 # ---- numbers --------------------------------------------------------------------------------------------------------

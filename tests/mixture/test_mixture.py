@@ -27,9 +27,9 @@ def mixture(normaliser: str = "softmax", names: tuple[str, ...] = BASIC, **optio
     return Mixture(bank, normaliser=normaliser, dtype=torch.float64, **options)  # type: ignore[arg-type]
 
 
-def test_the_nine_normalisers_of_the_field_are_registered() -> None:
+def test_the_eleven_normalisers_of_the_field_are_registered() -> None:
     assert set(NORMALISERS.names()) == {
-        "softmax", "ratio", "convex", "affine", "abs", "clip", "sigmoid", "gumbel", "free",
+        "softmax", "ratio", "convex", "affine", "abs", "clip", "sigmoid", "gumbel", "gumbel_hard", "dirichlet", "free",
     }  # fmt: skip
 
 

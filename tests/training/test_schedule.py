@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from nasact.errors import StudyError, UnknownName
-from nasact.training.schedule import Constant, Exponential, build_schedule
+from nasact.training.schedule import Constant, Exponential, Linear, build_schedule
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,17 @@ def test_exponential_goes_from_start_to_end_by_one_factor() -> None:
     assert factors == pytest.approx([0.01 ** (1 / 8)] * 8)
 
 
-def test_a_single_epoch_has_the_start_temperature() -> None:
-    assert Exponential(2.0, 0.5).temperature(0, 1) == 2.0
+def test_linear_goes_from_start_to_end_by_one_difference() -> None:
+    schedule = Linear(10.0, 0.1)
+    values = [schedule.temperature(epoch, 12) for epoch in range(12)]
+    assert values[0] == 10.0
+    assert values[-1] == 0.1
+    assert [after - before for before, after in pairwise(values)] == pytest.approx([-0.9] * 11)
+
+
+@pytest.mark.parametrize("schedule", [Exponential, Linear])
+def test_a_single_epoch_has_the_start_temperature(schedule: type[Exponential] | type[Linear]) -> None:
+    assert schedule(2.0, 0.5).temperature(0, 1) == 2.0
 
 
 def test_constant_stays() -> None:
@@ -39,6 +48,8 @@ def test_schedules_are_built_by_name() -> None:
     assert build_schedule(Options("constant", 0.5)) == Constant(0.5)
     assert build_schedule(Options("exponential", 1.0, 0.1)) == Exponential(1.0, 0.1)
     assert build_schedule(Options("exponential", 0.3)) == Exponential(0.3, 0.3)
+    assert build_schedule(Options("linear", 10.0, 0.1)) == Linear(10.0, 0.1)
+    assert build_schedule(Options("linear", 0.3)) == Linear(0.3, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +57,7 @@ def test_schedules_are_built_by_name() -> None:
     [
         (Options("constant", 0.0), "search.temperature.start: a temperature must be finite and above 0, but got 0.0"),
         (Options("exponential", 1.0, -1.0), "search.temperature.end: a temperature must be finite and above 0"),
+        (Options("linear", 1.0, 0.0), "search.temperature.end: a temperature must be finite and above 0, but got 0.0"),
         (Options("constant", float("nan")), "but got nan"),
         (Options("constant", 1.0, 0.1), "Did you mean schedule 'exponential'"),
     ],

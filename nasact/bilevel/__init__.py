@@ -12,6 +12,7 @@ from nasact.bilevel.problem import Batch, Problem, SupernetProblem, Tensors
 from nasact.bilevel.strategies import (
     DARTS,
     STRATEGIES,
+    Implicit,
     Joint,
     SearchState,
     StepReport,
@@ -27,6 +28,7 @@ __all__ = [
     "STRATEGIES",
     "Batch",
     "Hypergradient",
+    "Implicit",
     "InnerStep",
     "Joint",
     "Problem",

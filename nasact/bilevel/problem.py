@@ -143,8 +143,17 @@ def gradients(loss: Tensor, inputs: Sequence[Tensor], *, create_graph: bool = Fa
     return found
 
 
-def product(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor | None], v: Sequence[Tensor | None]) -> Gradients:
-    """d/d inputs <outputs, v>: the vector-Jacobian product; None where an input has no part in it."""
+def product(
+    outputs: Sequence[Tensor | None],
+    inputs: Sequence[Tensor | None],
+    v: Sequence[Tensor | None],
+    *,
+    retain_graph: bool = False,
+) -> Gradients:
+    """d/d inputs <outputs, v>: the vector-Jacobian product; None where an input has no part in it.
+
+    `retain_graph`: whether another product will go through the graph of `outputs`.
+    """
     pairs = [
         (out, vec)
         for out, vec in zip(outputs, v, strict=True)
@@ -154,7 +163,9 @@ def product(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor | None], v
     if not pairs or not wanted:
         return (None,) * len(inputs)
     found = iter(
-        torch.autograd.grad([out for out, _ in pairs], wanted, [vec for _, vec in pairs], allow_unused=True),
+        torch.autograd.grad(
+            [out for out, _ in pairs], wanted, [vec for _, vec in pairs], retain_graph=retain_graph, allow_unused=True
+        ),
     )
     return tuple(None if tensor is None else next(found) for tensor in inputs)
 

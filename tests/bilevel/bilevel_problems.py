@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class TinyMixture(nn.Module):
     def __init__(self, functions: tuple[Callable[[Tensor], Tensor], ...], uses_alpha: bool = True) -> None:
         super().__init__()
         self.functions = functions
+        self.bank = SimpleNamespace(candidates=tuple)  # functions that the catalogue does not hold
         self.uses_alpha = uses_alpha
         self.alpha = nn.Parameter(1e-2 * torch.randn(len(functions)))
 

@@ -30,7 +30,7 @@ def relaxed(**options) -> Supernet:
 def test_normalisers_levels_and_strategies_are_found() -> None:
     assert len(NORMALISERS) >= 9
     assert len(LEVELS) == 3
-    assert len(STRATEGIES) == 3
+    assert len(STRATEGIES) == 4
 
 
 @pytest.mark.parametrize("normaliser", NORMALISERS.names())

@@ -10,7 +10,7 @@ import torch
 from bilevel_problems import OPTIMISERS, TinySupernet, batches, flat, numbers, tiny_supernet
 from torch.nn import functional as F
 
-from nasact.bilevel import DARTS, STRATEGIES, Batch, Joint, SearchState, StepReport, Strategy, Unrolled, build
+from nasact.bilevel import DARTS, STRATEGIES, Batch, Implicit, Joint, SearchState, StepReport, Strategy, Unrolled, build
 from nasact.bilevel.snapshot import same_bits
 from nasact.bilevel.strategies.alternating import weight_step
 from nasact.errors import Divergence, StoreError, StudyError, SurgeryError
@@ -22,12 +22,13 @@ CASES: dict[str, Strategy] = {
     "darts_simultaneous": DARTS(update="simultaneous"),
     "darts_simultaneous_difference": DARTS(update="simultaneous", mixed="finite_difference"),
     "unrolled_3": Unrolled(steps=3),
+    "implicit_conjugate_gradient": Implicit(method="conjugate_gradient", damping=1.0),
 }
 ALL = pytest.mark.parametrize("strategy", CASES.values(), ids=CASES)
 
 
 def test_every_registered_strategy_is_among_the_cases() -> None:
-    assert len(STRATEGIES) == 3
+    assert len(STRATEGIES) == 4
     assert {type(strategy) for strategy in CASES.values()} == set(STRATEGIES.values())
 
 

@@ -37,6 +37,16 @@ BAD = [
     ("darts", {"difference_step": -0.01}, "difference_step must be a positive number, but got -0.01"),
     ("unrolled", {"steps": 0}, "steps must be a whole number of at least 1, but got 0"),
     ("unrolled", {"steps": 1.5}, "steps must be a whole number, but got 1.5"),
+    (
+        "implicit",
+        {"method": "newman"},
+        "method must be 'neumann' or 'conjugate_gradient', but got 'newman'. Did you mean",
+    ),
+    ("implicit", {"iterations": 0}, "iterations must be a whole number of at least 1, but got 0"),
+    ("implicit", {"neumann_step": -0.1}, "neumann_step must be a positive number, but got -0.1"),
+    ("implicit", {"damping": -1}, "damping must be a number of at least 0, but got -1.0"),
+    ("implicit", {"tolerance": 2}, "tolerance must be below 1"),
+    ("implicit", {"step": 0.1}, "unknown option 'step' of strategy 'implicit'."),
     ("unrolled", {1: 2}, "unknown option 1 of strategy 'unrolled'"),
 ]
 
@@ -63,7 +73,7 @@ def test_unknown_strategy_lists_near_names() -> None:
 
 
 def test_every_strategy_says_where_it_comes_from_what_it_promises_and_what_it_costs() -> None:
-    assert len(STRATEGIES) == 3
+    assert len(STRATEGIES) == 4
     for cls in STRATEGIES.values():
         assert dataclasses.is_dataclass(cls)
         assert cls.__dataclass_params__.frozen

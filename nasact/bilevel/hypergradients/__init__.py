@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from nasact.bilevel.hypergradients.finite_difference import finite_difference
 from nasact.bilevel.hypergradients.first_order import first_order
+from nasact.bilevel.hypergradients.implicit import (
+    ImplicitHypergradient,
+    implicit_conjugate_gradient,
+    implicit_neumann,
+)
 from nasact.bilevel.hypergradients.record import Hypergradient, HypergradientFunction
 from nasact.bilevel.hypergradients.second_order import mixed_product, second_order
 from nasact.bilevel.hypergradients.unrolled import unrolled
@@ -17,13 +22,18 @@ HYPERGRADIENTS.register("first_order", first_order)
 HYPERGRADIENTS.register("second_order", second_order)
 HYPERGRADIENTS.register("finite_difference", finite_difference)
 HYPERGRADIENTS.register("unrolled", unrolled)
+HYPERGRADIENTS.register("implicit_neumann", implicit_neumann)
+HYPERGRADIENTS.register("implicit_conjugate_gradient", implicit_conjugate_gradient)
 
 __all__ = [
     "HYPERGRADIENTS",
     "Hypergradient",
     "HypergradientFunction",
+    "ImplicitHypergradient",
     "finite_difference",
     "first_order",
+    "implicit_conjugate_gradient",
+    "implicit_neumann",
     "mixed_product",
     "second_order",
     "unrolled",

@@ -10,6 +10,7 @@ from typing import Any
 
 from nasact.bilevel.strategies.alternating import weight_step
 from nasact.bilevel.strategies.darts import DARTS
+from nasact.bilevel.strategies.implicit import Implicit
 from nasact.bilevel.strategies.joint import Joint
 from nasact.bilevel.strategies.state import SearchState, StepReport, Strategy
 from nasact.bilevel.strategies.unrolled import Unrolled
@@ -20,6 +21,7 @@ STRATEGIES: Registry[type[Strategy]] = Registry("strategy", "nasact list strateg
 STRATEGIES.register("joint", Joint)
 STRATEGIES.register("darts", DARTS)
 STRATEGIES.register("unrolled", Unrolled)
+STRATEGIES.register("implicit", Implicit)
 
 
 def build(name: str, options: Mapping[str, Any]) -> Strategy:
@@ -27,4 +29,15 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
     return from_options(f"strategy {name!r}", STRATEGIES.get(name), options)
 
 
-__all__ = ["DARTS", "STRATEGIES", "Joint", "SearchState", "StepReport", "Strategy", "Unrolled", "build", "weight_step"]
+__all__ = [
+    "DARTS",
+    "STRATEGIES",
+    "Implicit",
+    "Joint",
+    "SearchState",
+    "StepReport",
+    "Strategy",
+    "Unrolled",
+    "build",
+    "weight_step",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -33,8 +34,9 @@ class DARTS:
     Order 2 differentiates through the weight optimiser's own next step (SGD, Adam, AdamW). `mixed` says how it takes
     the mixed second derivative: `exact` by autograd, `finite_difference` as the paper does, with `difference_step`
     (the paper's 0.01) over the norm. The difference can be wrong by as much as the term itself where a candidate has
-    a kink. `update`: `alternating` as the paper's Algorithm 1, the weights' gradient at the new alpha; `simultaneous`
-    takes the one that order 2 has looked ahead with, at the old alpha: one pass over the network less.
+    a kink: a search with such a one starts with a UserWarning. `update`: `alternating` as the paper's Algorithm 1, the
+    weights' gradient at the new alpha; `simultaneous` takes the one that order 2 has looked ahead with, at the old
+    alpha: one pass over the network less.
     """
 
     source: ClassVar[str] = "Liu et al. 2019, arXiv:1806.09055"
@@ -60,6 +62,8 @@ class DARTS:
     def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> SearchState:
         if self.order == 2:
             inner_step(weight_optimiser, trainable_weights(supernet))  # refuse an unknown optimiser now, not at step 1
+            if self.mixed == "finite_difference":
+                _warn_of_kinks(supernet)
         return start(supernet, weight_optimiser, loss, alpha_lr=self.lr)
 
     def alpha_gradient(self, state: SearchState, train: Batch, val: Batch) -> Hypergradient:
@@ -77,3 +81,17 @@ class DARTS:
         if self.mixed == "exact":
             return second_order
         return partial(finite_difference, step=self.difference_step)
+
+
+def _warn_of_kinks(supernet: Supernet) -> None:
+    """Once a search: of the first kink that the difference would step across."""
+    for site, mixture in supernet.mixtures().items():
+        for candidate in mixture.bank.candidates():
+            if candidate.kinks:
+                kinks = ", ".join(f"{kink:g}" for kink in candidate.kinks)
+                warnings.warn(
+                    f"site {site!r}: candidate {candidate.name!r} has a kink at {kinks}: mixed 'finite_difference' "
+                    "can be wrong by as much as the second-order term itself; use mixed 'exact'",
+                    stacklevel=3,
+                )
+                return

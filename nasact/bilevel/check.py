@@ -1,13 +1,18 @@
-"""The check at the start of a search: do the alphas move, and does a hypergradient leave everything else alone?
+"""The check at the start of a search: do the alphas move when they should, does a hypergradient leave no trace?
 
 Runs real steps on a snapshot; afterwards the search stands where it stood, bit for bit.
 """
 
 from __future__ import annotations
 
-from nasact.bilevel.problem import Batch
+from torch import Tensor
+
+from nasact.bilevel.hypergradients import first_order
+from nasact.bilevel.inner import InnerStep
+from nasact.bilevel.problem import Batch, Gradients, SupernetProblem
 from nasact.bilevel.snapshot import Snapshot, same_bits
 from nasact.bilevel.strategies import STRATEGIES, SearchState, Strategy
+from nasact.bilevel.strategies.resting import alpha_moves_from
 from nasact.bilevel.strategies.state import alpha_names
 from nasact.errors import SurgeryError
 
@@ -18,30 +23,40 @@ PATIENCE = 3
 def check_search_moves(strategy: Strategy, state: SearchState, train: Batch, val: Batch) -> None:
     """Raise SurgeryError when an alpha gets no gradient, none moves, or the hypergradient leaves a trace.
 
+    A strategy that lets alpha rest at first is followed to where it says that alpha moves. One that says that it never
+    does is held to that, and its alphas are still to have a gradient: else a mixture would not reach the loss.
     `state`, its gradients and the random generators are restored exactly, whether the check passes or not.
     """
     name = _name(strategy)
-    before = Snapshot.take(state)
+    before, progress, moves_from = Snapshot.take(state), state.progress, alpha_moves_from(strategy)
     try:
         strategy.alpha_gradient(state, train, val)
         touched = before.changed(state)
         if touched:
             raise SurgeryError(f"strategy {name!r}: the hypergradient changed {touched!r} and did not restore it")
         _require_optimised(name, state)
-        waiting = _searched(state)
+        waiting, alphas = _searched(state), state.supernet.arch_parameters()
         for _ in range(PATIENCE):
-            strategy.step(state, train, val)
-            waiting = {index: site for index, site in waiting.items() if not _has_gradient(state, index)}
+            for state.progress in (progress, moves_from) if moves_from else (progress,):
+                strategy.step(state, train, val)
+            pulls = _pulls_of_the_loss(state, train, val)
+            if moves_from is not None:
+                pulls = tuple(a if _any(alpha.grad) else None for a, alpha in zip(pulls, alphas, strict=True))
+            waiting = {index: site for index, site in waiting.items() if not _any(pulls[index])}
             if not waiting:
                 break
         for site in waiting.values():
             raise SurgeryError(
                 f"strategy {name!r}: {site}: its alpha got no gradient: the mixture does not reach the loss"
             )
-        if _searched(state) and not _moved(before, state):
+        if moves_from is None:
+            if not _rested(before, state):
+                raise SurgeryError(f"strategy {name!r}: an alpha moved, though it says that none ever does")
+        elif _searched(state) and not _moved(before, state):
             raise SurgeryError(f"strategy {name!r}: no alpha moved in a step with lr {strategy.lr}")
     finally:
         before.restore(state)
+        state.progress = progress
 
 
 def _searched(state: SearchState) -> dict[int, str]:
@@ -63,18 +78,26 @@ def _require_optimised(name: str, state: SearchState) -> None:
             raise SurgeryError(f"strategy {name!r}: site {site!r}: its alpha is not in the alpha optimiser")
 
 
-def _has_gradient(state: SearchState, index: int) -> bool:
-    grad = state.supernet.arch_parameters()[index].grad
+def _pulls_of_the_loss(state: SearchState, train: Batch, val: Batch) -> Gradients:
+    """The gradients of the loss alone: a penalty would also pull at an alpha that the network does not use."""
+    problem = SupernetProblem.draw(state.supernet, state.loss, train, val)
+    return first_order(problem, problem.w, problem.alpha, InnerStep(())).alpha
+
+
+def _any(grad: Tensor | None) -> bool:
     return grad is not None and bool((grad != 0).any())
 
 
+def _rested(before: Snapshot, state: SearchState) -> bool:
+    return all(same_bits(alpha, before.kept(alpha)) for alpha in state.supernet.arch_parameters())
+
+
 def _moved(before: Snapshot, state: SearchState) -> bool:
-    alphas = state.supernet.arch_parameters()
-    if any(not same_bits(alpha, before.kept(alpha)) for alpha in alphas):
+    if not _rested(before, state):
         return True
     # At the border of its feasible set a projection may take the whole step back: look at the step without it.
     state.alpha_optimiser.step()
-    return any(not same_bits(alpha, before.kept(alpha)) for alpha in alphas)
+    return not _rested(before, state)
 
 
 def _name(strategy: Strategy) -> str:

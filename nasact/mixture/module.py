@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +118,9 @@ class Mixture(nn.Module):
 
     `alpha` (*layout.shape, K) is the architecture parameter. `init` is "uniform", the name of the candidate to start
     from (exactly where the normaliser can, else up to its `vertex_slack`), or a mapping of names to starting weights.
+
+    A search may `drop` candidates. The normaliser then sees the alphas of those alive only: a dropped one has weight 0
+    and no gradient, and its alpha is held at 0. It is still computed: to drop spares no time.
     """
 
     def __init__(
@@ -137,6 +141,10 @@ class Mixture(nn.Module):
         working = _working_dtype(dtype)
         self.register_buffer("temperature", torch.tensor(1.0, device=device, dtype=working))
         self.set_temperature(temperature)
+        # None while nobody is dropped, so that the ordinary mixture has the state and the cost that it always had.
+        # Positions rather than a mask: sizes that torch.compile and torch.export know beforehand.
+        self.alive_at: Tensor | None
+        self.register_buffer("alive_at", None)
         alpha = self.normaliser.inverse(self._start(init), torch.tensor(temperature, dtype=torch.float64))
         shape = (*bank.layout.shape, len(bank.names))
         self.alpha = nn.Parameter(alpha.to(device=device, dtype=working).expand(shape).clone())
@@ -176,21 +184,72 @@ class Mixture(nn.Module):
             raise MixtureError(f"{self.bank.where}: the temperature must be above 0, but got {temperature}")
         self.temperature.fill_(temperature)
 
+    @property
+    def alive(self) -> Tensor:
+        """Who takes part, bool (K,), on the CPU: all, until some are dropped."""
+        alive = torch.full((len(self.names),), self.alive_at is None)
+        return alive if self.alive_at is None else alive.index_fill(0, self.alive_at.cpu(), True)
+
+    @torch.no_grad()
+    def drop(self, names: Sequence[str]) -> None:
+        """Take candidates out of the search for good; the alphas of the others stay, as far as they are feasible.
+
+        A row that has nothing left to be normalised starts again from equal weights. MixtureError for a name that is
+        not in the bank, or where nobody would be left. To drop one again changes nothing.
+        """
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            raise MixtureError(
+                f"{self.bank.where}: cannot drop {unknown[0]!r}, which is not in the bank {list(self.names)}"
+            )
+        left = [i for i, alive in enumerate(self.alive.tolist()) if alive and self.names[i] not in names]
+        if not left:
+            raise MixtureError(f"{self.bank.where}: cannot drop {sorted(names)}: no candidate would be left")
+        if len(left) == len(self.names):
+            return
+        self.alive_at = torch.tensor(left, device=self.alpha.device)
+        rows = self.alpha.index_select(-1, self.alive_at)
+        if self.normaliser.total == "absolute":  # the other totals of zero are taken care of by their projections
+            rows = torch.where((rows == 0).all(-1, keepdim=True), 1.0 / len(left), rows)
+        self._set_alive(rows)
+        self.project_()
+
+    def _set_alive(self, rows: Tensor) -> None:
+        assert self.alive_at is not None
+        self.alpha.copy_(torch.zeros_like(self.alpha).index_copy(-1, self.alive_at, rows))
+
     @torch.no_grad()
     def project_(self) -> None:
         """Pull alpha back to the normaliser's feasible set and betas into their bounds. Call after every step."""
         self.bank.project_()
-        if self.normaliser.project is not None:
-            self.alpha.copy_(self.normaliser.project(self.alpha))
+        project = self.normaliser.project
+        if self.alive_at is not None:
+            rows = self.alpha.index_select(-1, self.alive_at)
+            self._set_alive(rows if project is None else project(rows))
+        elif project is not None:
+            self.alpha.copy_(project(self.alpha))
 
     @torch.no_grad()
     def weights(self) -> Tensor:
-        """The mixture weights (*layout.shape, K) as evaluation sees them, detached."""
-        return self.normaliser.weights(self.alpha, self.temperature, False).detach().clone()
+        """The mixture weights (*layout.shape, K) as evaluation sees them, detached; 0 for whom was dropped."""
+        return self._weights(False).detach().clone()
+
+    def _weights(self, sample: bool) -> Tensor:
+        alive_at = self._buffers["alive_at"]  # a tenth of what `self.alive_at` takes, and every pass asks
+        if alive_at is None:
+            return self.normaliser.weights(self.alpha, self.temperature, sample)
+        p = self.normaliser.weights(self.alpha.index_select(-1, alive_at), self.temperature, sample)
+        return torch.zeros_like(self.alpha).index_copy(-1, alive_at, p)
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.bank(x, self.normaliser.weights(self.alpha, self.temperature, self.training))
+        mixed: Tensor = self.bank(x, self._weights(self.training))
         return mixed
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        """A state without dropped candidates has no `alive_at`, and brings all of them back."""
+        saved = state_dict.get(f"{prefix}alive_at")
+        self.alive_at = None if saved is None else torch.empty_like(saved, device=self.alpha.device)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def extra_repr(self) -> str:
         return f"{', '.join(self.names)}; {self.normaliser_name}, {self.bank.layout.level}"

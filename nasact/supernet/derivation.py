@@ -26,17 +26,19 @@ def derive(supernet: Supernet, top_k: int | Literal["all"] = 1) -> Genotype:
     The kept weights are renormalised as the normaliser promises (sum one; sum of magnitudes one for `abs`; left alone
     for `free` and `sigmoid`) and frozen. Magnitude is the rule of DARTS (arXiv:1806.09055, section 2.4) and paper 001.
 
-    Raises GenotypeError for a `top_k` below 1 or above the number of candidates, MixtureError where the kept weights
-    cannot be normalised.
+    What the search dropped is never kept. Raises GenotypeError for a `top_k` below 1 or above the number of candidates
+    alive, MixtureError where the kept weights cannot be normalised.
     """
     sites: dict[str, SiteGene] = {}
     normaliser_name = ""
     layouts = {}
     for name, mixture in supernet.mixtures().items():
-        count = len(mixture.names)
+        count = int(mixture.alive.sum())
         k = count if top_k == "all" else top_k
         if not 1 <= k <= count:
-            raise GenotypeError(f"site {name!r}: top_k must be between 1 and {count} (its candidates), but got {top_k}")
+            dropped = len(mixture.names) - count
+            whose = f"its candidates, {dropped} having been dropped in the search" if dropped else "its candidates"
+            raise GenotypeError(f"site {name!r}: top_k must be between 1 and {count} ({whose}), but got {top_k}")
         normaliser_name = mixture.normaliser_name
         kept = keep_top(mixture.weights().double().cpu(), k)
         weights = NORMALISERS.get(normaliser_name).renormalise(kept, f"site {name!r}")

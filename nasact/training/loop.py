@@ -149,10 +149,12 @@ def begin_search(
     loss: Loss = cross_entropy,
 ) -> SearchRun:
     """The state before the first epoch of a search."""
+    with RandomStream(derive_seed(seed, "init")):  # what a strategy draws for its start is fixed by `seed` too
+        state = strategy.init(supernet, build_optimiser(supernet.weight_parameters(), optimiser), loss)
     run = SearchRun(
         supernet=supernet,
         strategy=strategy,
-        state=strategy.init(supernet, build_optimiser(supernet.weight_parameters(), optimiser), loss),
+        state=state,
         stream=RandomStream(derive_seed(seed, "search")),
         seed=seed,
         schedule=schedule or Constant(),

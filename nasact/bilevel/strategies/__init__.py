@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from nasact.bilevel.strategies.alternating import weight_step
+from nasact.bilevel.strategies.cycles import Cycles
 from nasact.bilevel.strategies.darts import DARTS
 from nasact.bilevel.strategies.implicit import Implicit
 from nasact.bilevel.strategies.joint import Joint
+from nasact.bilevel.strategies.random import Random
+from nasact.bilevel.strategies.resting import alpha_moves_from
+from nasact.bilevel.strategies.shrink import Shrink
 from nasact.bilevel.strategies.state import SearchState, StepReport, Strategy
 from nasact.bilevel.strategies.unrolled import Unrolled
 from nasact.options import from_options
@@ -22,6 +26,9 @@ STRATEGIES.register("joint", Joint)
 STRATEGIES.register("darts", DARTS)
 STRATEGIES.register("unrolled", Unrolled)
 STRATEGIES.register("implicit", Implicit)
+STRATEGIES.register("cycles", Cycles)
+STRATEGIES.register("shrink", Shrink)
+STRATEGIES.register("random", Random)
 
 
 def build(name: str, options: Mapping[str, Any]) -> Strategy:
@@ -32,12 +39,16 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
 __all__ = [
     "DARTS",
     "STRATEGIES",
+    "Cycles",
     "Implicit",
     "Joint",
+    "Random",
     "SearchState",
+    "Shrink",
     "StepReport",
     "Strategy",
     "Unrolled",
+    "alpha_moves_from",
     "build",
     "weight_step",
 ]

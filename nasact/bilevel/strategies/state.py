@@ -70,7 +70,10 @@ class StepReport:
 
 
 class Strategy(Protocol):
-    """How `w` and alpha are updated: a frozen record of hyperparameters, its state apart in a `SearchState`."""
+    """How `w` and alpha are updated: a frozen record of hyperparameters, its state apart in a `SearchState`.
+
+    One whose alpha rests at first, or for good, also tells `alpha_moves_from` (see `resting.alpha_moves_from`).
+    """
 
     source: ClassVar[str]
     guarantee: ClassVar[str]

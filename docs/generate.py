@@ -62,7 +62,7 @@ def catalogue() -> str:
 def reference() -> str:
     """Strategies, normalisers, kernels, models, datasets: what a study can name, from `nasact list`."""
     lines = ["# What a study can name\n"]
-    for what in ("strategies", "normalisers", "kernels", "models", "datasets", "studies"):
+    for what in ("strategies", "derivations", "normalisers", "kernels", "models", "datasets", "studies"):
         rows = LISTS[what]()
         headers = list(rows[0])
         lines += [f"## {what.capitalize()}\n", _row(headers), "|" + "---|" * len(headers)]

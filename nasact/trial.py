@@ -5,7 +5,6 @@ It yields reports and is told when to stop. Everything it computes is a function
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -17,12 +16,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from nasact import bilevel
+from nasact import bilevel, derivation
 from nasact.errors import Divergence, GenotypeError, MixtureError
 from nasact.mixture import kernels
 from nasact.study import TrialSpec
-from nasact.supernet import Genotype, Supernet, derive, relax
-from nasact.tasks import Data, Split, build_model
+from nasact.supernet import Genotype, Supernet, relax
+from nasact.tasks import Data, Split, build_model, data_fingerprint
+from nasact.tasks.split import digest
 from nasact.training.checkpoint import Checkpoint
 from nasact.training.files import write_json
 from nasact.training.loop import Epoch, FitState, SearchRun, WeightsOverTime, begin_fit, begin_search, fit, search
@@ -110,14 +110,7 @@ def run_trial(
 
 def trial_key(spec: TrialSpec, data: Data) -> str:
     """What a trial is a function of, as one string: the parts of the spec that it reads, and the data."""
-    return _digest(spec.key(), data_fingerprint(data.train), data_fingerprint(data.val))
-
-
-def data_fingerprint(split: Split) -> str:
-    """Shape, labels and a sample of the examples as one string: enough to see that it is other data."""
-    sample = split.x[:: max(1, len(split) // 64)].contiguous().cpu().numpy().tobytes()
-    labels = split.y.contiguous().cpu().numpy().tobytes()
-    return _digest(str(tuple(split.x.shape)), hashlib.sha256(sample).hexdigest(), hashlib.sha256(labels).hexdigest())
+    return digest(spec.key(), data_fingerprint(data.train), data_fingerprint(data.val))
 
 
 def derived_model(spec: TrialSpec, data: Data, genotype: Genotype, seed: int) -> nn.Module:
@@ -131,7 +124,10 @@ def derived_model(spec: TrialSpec, data: Data, genotype: Genotype, seed: int) ->
 
 def begin_retrain(spec: TrialSpec, data: Data, genotype: Genotype, *names: object) -> FitState:
     """A derived network before its first epoch; `names` and the study's seed fix everything random about it."""
-    seed = derive_seed(spec.seed, *names)
+    return _begin_retrain(spec, data, genotype, derive_seed(spec.seed, *names))
+
+
+def _begin_retrain(spec: TrialSpec, data: Data, genotype: Genotype, seed: int) -> FitState:
     model = derived_model(spec, data, genotype, derive_seed(seed, "model"))
     return begin_fit(model, spec.retrain.optimiser or spec.search.optimiser, seed=seed)
 
@@ -152,6 +148,7 @@ class _Trial:
     history: list[Report] = field(default_factory=list)
     genotype: Genotype | None = None
     alpha_moved: float = 0.0
+    derivation: dict[str, float] = field(default_factory=dict)
     weights_over_time: WeightsOverTime = field(default_factory=dict)
     state: dict[str, Any] | None = None
 
@@ -180,6 +177,7 @@ class _Trial:
             self.history = [Report(**report) for report in payload["history"]]
             self.genotype = Genotype.from_json(payload["genotype"]) if payload["genotype"] else None
             self.alpha_moved = payload["alpha_moved"]
+            self.derivation = payload["derivation"]
             self.weights_over_time = payload["weights_over_time"]
             self.state = payload["state"]
 
@@ -192,17 +190,22 @@ class _Trial:
         """Keep the report of an epoch, and a checkpoint of the run after it."""
         report = Report(phase=phase, epoch=epoch.epoch, epochs=epochs, metrics=epoch.metrics)
         self.history.append(report)
+        self.save(run.state_dict())
+        return report
+
+    def save(self, state: dict[str, Any] | None) -> None:
+        """A checkpoint from which to continue; without a `state`, at the beginning of the next phase."""
         if self.checkpoint is not None:
             self.checkpoint.save(
                 {
                     "history": [asdict(report) for report in self.history],
                     "genotype": self.genotype.to_json() if self.genotype else None,
                     "alpha_moved": self.alpha_moved,
+                    "derivation": self.derivation,
                     "weights_over_time": self.weights_over_time,
-                    "state": run.state_dict(),
+                    "state": state,
                 }
             )
-        return report
 
     def finish(self, status: Status, reason: str | None = None) -> TrialResult:
         """The result, on disk too; a trial that will not continue needs no checkpoint any more."""
@@ -227,7 +230,8 @@ class _Trial:
         for report in self.history:
             seconds[report.phase] += report.metrics["seconds"]
         metrics = {f"{phase}_seconds": value for phase, value in seconds.items()}
-        metrics["seconds"] = sum(seconds.values())
+        metrics |= {f"derive_{name}": value for name, value in self.derivation.items()}
+        metrics["seconds"] = sum(seconds.values()) + metrics.get("derive_seconds", 0.0)
         if "search" in last:
             metrics["search_val_accuracy"] = last["search"]["val_accuracy"]
             metrics["entropy"] = last["search"]["entropy"]
@@ -253,8 +257,27 @@ def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
         trial.weights_over_time = run.weights_over_time
         if (yield trial.record("search", epochs, epoch, run)):
             return True
-    trial.genotype = derive(run.supernet, top_k=spec.derive.top_k)
+    derived = _derive(spec, data, run)
+    trial.genotype, trial.derivation = derived.genotype, derived.metrics
+    trial.save(None)
     return False
+
+
+def _derive(spec: TrialSpec, data: Data, run: SearchRun) -> derivation.Derived:
+    """The genotype of a finished search: a function of the last epoch's state, so that it can be made again."""
+    given = derivation.Given(
+        run=run,
+        train=data.train,
+        val=data.val,
+        begin=lambda genotype, seed: _begin_retrain(spec, data, genotype, seed),
+        optimiser=spec.search.optimiser,
+        loss=run.state.loss,
+        batch_size=spec.search.batch_size,
+        fit_batch_size=spec.retrain.batch_size or spec.search.batch_size,
+        seed=derive_seed(spec.seed, "derive"),
+    )
+    method = derivation.build(spec.derive.method.name, spec.derive.method.options)
+    return derivation.derive_by(method, given, spec.derive.top_k)
 
 
 def begin_supernet(spec: TrialSpec, data: Data) -> Supernet:
@@ -322,7 +345,3 @@ def _retrain_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
 def _distance(before: list[Tensor], after: list[nn.Parameter]) -> float:
     squares = [(new.detach() - old).double().square().sum() for old, new in zip(before, after, strict=True)]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-
-
-def _digest(*texts: str) -> str:
-    return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()

@@ -80,6 +80,24 @@ def _strategies() -> Rows:
     ]
 
 
+def _derivations() -> Rows:
+    from dataclasses import fields
+
+    from nasact.derivation import DERIVATIONS
+
+    return [
+        {
+            "name": name,
+            "options": _options({field.name: field.default for field in fields(method)}),  # type: ignore[arg-type]
+            "summary": method.summary,
+            "cost": method.cost,
+            "levels": ", ".join(method.levels) or "all",
+            "source": method.source,
+        }
+        for name, method in DERIVATIONS.items()
+    ]
+
+
 def _kernels() -> Rows:
     from dataclasses import fields
 
@@ -136,6 +154,7 @@ LISTS: dict[str, Callable[[], Rows]] = {
     "models": _models,
     "datasets": _datasets,
     "strategies": _strategies,
+    "derivations": _derivations,
     "normalisers": _normalisers,
     "kernels": _kernels,
     "studies": _studies,

@@ -14,9 +14,8 @@ from nasact.compare.pool import Workers
 from nasact.compare.training import Cell, Job, Purpose, splits, train_cell
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype, find_sites
-from nasact.tasks import Data, Split
+from nasact.tasks import Data, Split, data_fingerprint
 from nasact.training.files import write_atomically, write_json
-from nasact.trial import data_fingerprint
 
 logger = logging.getLogger(__name__)
 

@@ -46,6 +46,19 @@ def normalisers_of(strategy: object) -> tuple[str, ...]:
     return STRATEGIES.get(strategy).normalisers if isinstance(strategy, str) and strategy in STRATEGIES else ()
 
 
+def derivation(name: str) -> str:
+    from nasact.derivation import DERIVATIONS
+
+    return _one_of("derivation", name, DERIVATIONS.names(), "nasact list derivations")
+
+
+def levels_of(derivation: str) -> tuple[str, ...]:
+    """The levels that this derivation serves; none: it serves all."""
+    from nasact.derivation import DERIVATIONS
+
+    return DERIVATIONS.get(derivation).levels
+
+
 def tempered(normalisers: Iterable[str]) -> bool:
     """Whether the temperature matters to any of these normalisers."""
     from nasact.mixture import NORMALISERS

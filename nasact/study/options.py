@@ -18,7 +18,7 @@ _NAMED = re.compile(r"option '(\w+)'")
 def mistake(kind: str, name: str, options: Mapping[str, Any]) -> tuple[str | None, str] | None:
     """The option that the `kind` called `name` refuses (None: their combination), and why; None if all are fine."""
     try:
-        if kind in ("strategy", "kernel"):
+        if kind in ("strategy", "kernel", "derivation"):
             return _record_mistake(kind, name, options)
         _check(kind, name, options)
     except NasactError as error:
@@ -35,10 +35,11 @@ def is_float(kind: str, name: str, option: str) -> bool:
 
 
 def _record_mistake(kind: str, name: str, options: Mapping[str, Any]) -> tuple[str | None, str] | None:
-    from nasact import bilevel
+    from nasact import bilevel, derivation
     from nasact.mixture import kernels
 
-    build: Callable[..., Any] = bilevel.build if kind == "strategy" else kernels.build
+    builders = {"strategy": bilevel.build, "kernel": kernels.build, "derivation": derivation.build}
+    build: Callable[..., Any] = builders[kind]
 
     def refusal(part: Mapping[str, Any]) -> str | None:
         try:
@@ -66,11 +67,14 @@ def _check(kind: str, name: str, options: Mapping[str, Any]) -> None:
 def _factory(kind: str, name: str) -> tuple[Callable[..., Any], tuple[str, ...]] | None:
     """What declares the options, and which of its parameters are not options; None for an import path."""
     from nasact.bilevel import STRATEGIES
+    from nasact.derivation import DERIVATIONS
     from nasact.mixture import KERNELS
     from nasact.tasks import DATASETS, MODELS, datasets, models
 
     if kind == "strategy" and name in STRATEGIES:
         return STRATEGIES.get(name), ()
+    if kind == "derivation" and name in DERIVATIONS:
+        return DERIVATIONS.get(name), ()
     if kind == "kernel" and name in KERNELS:
         return KERNELS.get(name), ()
     if kind == "dataset" and name in DATASETS:

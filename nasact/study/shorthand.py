@@ -14,7 +14,13 @@ Path = tuple[str | int, ...]
 # datasets that may be named by their main option: {image_folder: PATH}
 MAIN_OPTION = {"image_folder": "path"}
 
-COMPONENTS: tuple[Path, ...] = (("task", "dataset"), ("task", "model"), ("search", "strategy"), ("search", "kernel"))
+COMPONENTS: tuple[Path, ...] = (
+    ("task", "dataset"),
+    ("task", "model"),
+    ("search", "strategy"),
+    ("search", "kernel"),
+    ("derive", "method"),
+)
 OPTIMISERS: tuple[Path, ...] = (("search", "optimiser"), ("retrain", "optimiser"))
 TEMPERATURE: Path = ("search", "temperature")
 

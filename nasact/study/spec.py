@@ -134,6 +134,11 @@ class Kernel(Component):
     name: Annotated[str, AfterValidator(names.kernel)]
 
 
+class Derivation(Component):
+    kind: ClassVar[str] = "derivation"
+    name: Annotated[str, AfterValidator(names.derivation)]
+
+
 class Task(Node):
     """What is learnt: data, model, and how much of the training data is held out to choose by."""
 
@@ -244,9 +249,10 @@ class Search(Node):
 
 
 class Derive(Node):
-    """How many functions a site keeps."""
+    """How many functions a site keeps, and how they are chosen."""
 
     top_k: TopK = 1
+    method: Derivation = Field(default_factory=lambda: Derivation(name="magnitude"))
 
 
 class Retrain(Node):
@@ -294,6 +300,16 @@ class TrialSpec(Node):
         if isinstance(top_k, int) and top_k > size:
             message = f"must not be larger than the candidate set, but got (top_k={top_k}, candidates={size})"
             raise at(("derive", "top_k"), message)
+        return self
+
+    @model_validator(mode="after")
+    def _derivation_serves_level(self) -> TrialSpec:
+        served, name = names.levels_of(self.derive.method.name), self.derive.method.name
+        if served and self.search.level not in served:
+            message = (
+                f"derivation {name!r} needs level {' or '.join(served)}, but search.level is {self.search.level!r}"
+            )
+            raise at(("derive", "method"), message)
         return self
 
     def to_tree(self) -> dict[str, Any]:

@@ -1,16 +1,22 @@
-"""Derive: from the supernet's mixture weights to a discrete genotype, by keeping the top k functions of each row."""
+"""Derive: from the supernet's mixture weights to a discrete genotype, by keeping the top k functions of each row.
+
+Ways that train or validate on the way are in the room `derivation`; this one looks at weights alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nasact.errors import GenotypeError
-from nasact.mixture import NORMALISERS
+from nasact.mixture import NORMALISERS, Bank, Mixture
 from nasact.supernet.genotype import Genotype, SiteGene
 from nasact.supernet.supernet import Supernet
+
+TopK = int | Literal["all"]
 
 
 def keep_top(p: Tensor, top_k: int) -> Tensor:
@@ -20,7 +26,37 @@ def keep_top(p: Tensor, top_k: int) -> Tensor:
     return torch.where(kept, p, torch.zeros_like(p))
 
 
-def derive(supernet: Supernet, top_k: int | Literal["all"] = 1) -> Genotype:
+def kept_count(site: str, mixture: Mixture, top_k: TopK) -> int:
+    """How many functions `top_k` means at this site; GenotypeError where it has not as many."""
+    count = len(mixture.names)
+    k = count if top_k == "all" else top_k
+    if not 1 <= k <= count:
+        raise GenotypeError(f"site {site!r}: top_k must be between 1 and {count} (its candidates), but got {top_k}")
+    return k
+
+
+def derived_weights(supernet: Supernet, top_k: TopK = 1) -> dict[str, Tensor]:
+    """The kept weights of each site, (*layout.shape, K) in float64 on the CPU, renormalised; zero where not kept."""
+    weights = {}
+    for name, mixture in supernet.mixtures().items():
+        kept = keep_top(mixture.weights().double().cpu(), kept_count(name, mixture, top_k))
+        weights[name] = NORMALISERS.get(mixture.normaliser_name).renormalise(kept, f"site {name!r}")
+    return weights
+
+
+def genotype_of(
+    banks: Mapping[str, Bank], weights: Mapping[str, Tensor], *, normaliser: str, top_k: TopK = 1
+) -> Genotype:
+    """The genotype with these weights, site name to (*layout.shape, K), and with the betas that the banks have now."""
+    sites: dict[str, SiteGene] = {}
+    for name, bank in banks.items():
+        betas = {key: beta.detach().double().cpu() for key, beta in bank.betas.items()}
+        sites[name] = SiteGene.make(bank.names, weights[name], betas, bank.layout)
+    level = next(iter(banks.values())).layout.level
+    return Genotype(sites=sites, level=level, normaliser=normaliser, top_k=top_k)
+
+
+def derive(supernet: Supernet, top_k: TopK = 1) -> Genotype:
     """The genotype of the `top_k` heaviest functions of every site (of every channel or unit at those levels).
 
     The kept weights are renormalised as the normaliser promises (sum one; sum of magnitudes one for `abs`; left alone
@@ -29,21 +65,7 @@ def derive(supernet: Supernet, top_k: int | Literal["all"] = 1) -> Genotype:
     What the search dropped is never kept. Raises GenotypeError for a `top_k` below 1 or above the number of candidates
     alive, MixtureError where the kept weights cannot be normalised.
     """
-    sites: dict[str, SiteGene] = {}
-    normaliser_name = ""
-    layouts = {}
-    for name, mixture in supernet.mixtures().items():
-        count = int(mixture.alive.sum())
-        k = count if top_k == "all" else top_k
-        if not 1 <= k <= count:
-            dropped = len(mixture.names) - count
-            whose = f"its candidates, {dropped} having been dropped in the search" if dropped else "its candidates"
-            raise GenotypeError(f"site {name!r}: top_k must be between 1 and {count} ({whose}), but got {top_k}")
-        normaliser_name = mixture.normaliser_name
-        kept = keep_top(mixture.weights().double().cpu(), k)
-        weights = NORMALISERS.get(normaliser_name).renormalise(kept, f"site {name!r}")
-        layouts[name] = mixture.bank.layout
-        betas = {key: beta.detach().double().cpu() for key, beta in mixture.bank.betas.items()}
-        sites[name] = SiteGene.make(mixture.names, weights, betas, mixture.bank.layout)
-    level = next(iter(layouts.values())).level
-    return Genotype(sites=sites, level=level, normaliser=normaliser_name, top_k=top_k)
+    mixtures = supernet.mixtures()
+    banks = {name: mixture.bank for name, mixture in mixtures.items()}
+    normaliser = next(iter(mixtures.values())).normaliser_name
+    return genotype_of(banks, derived_weights(supernet, top_k), normaliser=normaliser, top_k=top_k)

@@ -16,7 +16,7 @@ from torch import fx, nn
 from nasact.supernet.sites import Place, Plan, later_users, site_input, works_in_place
 from nasact.supernet.trace import Traced
 
-_HOOKS = (
+HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called",
@@ -56,7 +56,7 @@ def install(plan: Plan, modules: Mapping[str, nn.Module]) -> nn.Module:
 
 
 def _keep_hooks(place: Place, module: nn.Module) -> None:
-    for kind in _HOOKS:
+    for kind in HOOKS:
         getattr(module, kind).update(getattr(place.original, kind))
 
 

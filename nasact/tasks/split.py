@@ -5,6 +5,7 @@ Knows tensors only; must not know where examples come from or what is trained on
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -127,3 +128,14 @@ class Data:
     def train_and_val(self) -> Split:
         """Every example that is not a test example: what the final retraining learns from."""
         return Split(torch.cat([self.train.x, self.val.x]), torch.cat([self.train.y, self.val.y]))
+
+
+def data_fingerprint(split: Split) -> str:
+    """Shape, labels and a sample of the examples as one string: enough to see that it is other data."""
+    sample = split.x[:: max(1, len(split) // 64)].contiguous().cpu().numpy().tobytes()
+    labels = split.y.contiguous().cpu().numpy().tobytes()
+    return digest(str(tuple(split.x.shape)), hashlib.sha256(sample).hexdigest(), hashlib.sha256(labels).hexdigest())
+
+
+def digest(*texts: str) -> str:
+    return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()

@@ -20,7 +20,7 @@ AFTER_GOOD = {
     "key of another place": ("top_k: 1", "m.yaml:3: top_k: unknown key 'top_k'. It belongs at 'derive.top_k'."),
     "unlike any key": (
         "derive: {zzz: 1}",
-        "m.yaml:3: derive.zzz: unknown key 'zzz'. The keys here are top_k.",
+        "m.yaml:3: derive.zzz: unknown key 'zzz'. The keys here are top_k, method.",
     ),
     "strategy": (
         "search:\n  epochs: 3\n  strategy:\n    name: dart",
@@ -105,6 +105,23 @@ AFTER_GOOD = {
     "top_k": (
         "derive: {top_k: 5}",
         "m.yaml:3: derive.top_k: must not be larger than the candidate set, but got (top_k=5, candidates=4)",
+    ),
+    "derivation": (
+        "derive: {method: validatd}",
+        "m.yaml:3: derive.method: unknown derivation 'validatd'. Did you mean 'validated'? (nasact list derivations)",
+    ),
+    "option of a derivation": (
+        "derive: {method: {name: validated, network: 3}}",
+        "m.yaml:3: derive.method.network: unknown option 'network' of derivation 'validated'. "
+        "Did you mean 'networks'? It has: networks, epochs, margin, seeds",
+    ),
+    "option of a derivation out of range": (
+        "derive: {method: {name: refit, epochs: 0}}",
+        "m.yaml:3: derive.method.epochs: must be at least 1, but got 0",
+    ),
+    "level of a derivation": (
+        "search: {level: neuron}\nderive: {method: perturbation}",
+        "m.yaml:4: derive.method: derivation 'perturbation' needs level layer or channel, but search.level is 'neuron'",
     ),
     "top_k, a word": (
         "derive: {top_k: al}",

@@ -51,7 +51,7 @@ def test_defaults_are_filled_in_and_written_down() -> None:
             "batch_size": 64,
             "optimiser": {"name": "adam", "lr": 1e-3, "weight_decay": 0.0},
         },
-        "derive": {"top_k": 1},
+        "derive": {"top_k": 1, "method": {"name": "magnitude"}},
         "retrain": {"epochs": 40, "batch_size": None, "optimiser": None},
         "compare": {"baselines": ["original", "best_single", "random_mixture"], "seeds": 8},
         "outer": {"engine": "optuna", "sampler": "tpe", "pruner": "hyperband", "trials": 20},

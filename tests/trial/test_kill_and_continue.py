@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -87,3 +88,42 @@ def test_a_trial_killed_in_search_and_again_in_retraining_equals_an_uninterrupte
     reports, result = driver(run_trial(spec, data, directory=directory))
     assert facts(result) == facts(expected)
     assert [(r.phase, r.epoch) for r in reports] == [(r.phase, r.epoch) for r in expected_reports]
+
+
+def test_a_trial_killed_in_a_slow_derivation_derives_the_same_again(
+    make_spec: Callable[..., TrialSpec],
+    load: Callable[[TrialSpec], Data],
+    driver: Callable[..., tuple[list[Report], TrialResult]],
+    facts: Callable[[TrialResult], dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    method = {"name": "validated", "networks": 3, "epochs": 30, "margin": 1.0}
+    spec = make_spec(derive={"method": method}, search={"epochs": 2}, retrain={"epochs": 60})
+    data = load(spec)
+    torch.save([(split.x, split.y) for split in (data.train, data.val)], tmp_path / "data.pt")
+    directory = tmp_path / "trial"
+    _, expected = driver(run_trial(spec, data))
+    assert expected.metrics["derive_networks"] == 4
+    assert expected.metrics["derive_seconds"] > 0.2
+
+    command = [sys.executable, "-c", CHILD, json.dumps(spec.to_tree()), str(tmp_path / "data.pt"), str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout)
+        assert run_until_killed(lines, "search 2", wait=0.1) == ["search 1", "search 2"]
+        assert saved_genotype(directory) is None
+        seen = run_until_killed(lines, "retrain 2", wait=0.003)
+    assert seen[:3] == ["search 1", "search 2", "retrain 1"]
+    assert expected.genotype is not None
+    assert saved_genotype(directory) == expected.genotype.to_json()
+
+    _, result = driver(run_trial(spec, data, directory=directory))
+    assert result.genotype == expected.genotype
+    assert facts(result) == facts(expected)
+
+
+def saved_genotype(directory: Path) -> str | None:
+    """What the checkpoint, which is read without its header here, knows of the genotype."""
+    body = (directory / "checkpoint.pt").read_bytes().partition(b"\n")[2]
+    genotype: str | None = torch.load(io.BytesIO(body), weights_only=True)["payload"]["genotype"]
+    return genotype

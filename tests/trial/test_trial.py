@@ -46,7 +46,8 @@ def test_a_trial_searches_derives_retrains_and_measures(
     assert metrics["gap"] == pytest.approx(metrics["search_val_accuracy"] - metrics["derived_val_accuracy"])
     assert metrics["alpha_moved"] > 0
     assert 0 <= metrics["entropy"] <= math.log(4)
-    assert metrics["seconds"] == metrics["search_seconds"] + metrics["retrain_seconds"] > 0
+    parts = ("search_seconds", "retrain_seconds", "derive_seconds")
+    assert 0 < metrics["seconds"] == pytest.approx(sum(metrics[part] for part in parts))
     assert isinstance(result.genotype, Genotype)
     assert len(result.genotype.sites) == len(result.weights_over_time) == 2
     assert {len(rows) for rows in result.weights_over_time.values()} == {1 + spec.search.epochs}
@@ -56,6 +57,35 @@ def test_a_trial_searches_derives_retrains_and_measures(
 def test_the_test_set_stays_shut(spec: TrialSpec, data: Data, driver: Driver) -> None:
     driver(run_trial(spec, data))
     assert data.test.openings == 0
+
+
+@pytest.mark.parametrize(
+    "method", ["magnitude", "refit", {"name": "perturbation", "epochs": 1}, {"name": "validated", "epochs": 2}], ids=str
+)
+def test_a_trial_derives_as_its_study_says_and_never_opens_the_test_set(
+    method: str | dict[str, Any], make_spec: Callable[..., TrialSpec], data: Data, driver: Driver, facts: Facts
+) -> None:
+    spec = make_spec(derive={"method": method}, search={"epochs": 1}, retrain={"epochs": 1})
+    _, result = driver(run_trial(spec, data))
+    assert (result.status, result.reason) == ("complete", None)
+    assert {"derive_seconds", "derive_networks", "derive_epochs"} <= result.metrics.keys()
+    assert (result.metrics["derive_networks"] > 0) == (spec.derive.method.name == "validated")
+    assert data.test.openings == 0
+    assert facts(driver(run_trial(spec, data))[1]) == facts(result)
+
+
+def test_a_derivation_that_is_done_is_not_done_again(
+    make_spec: Callable[..., TrialSpec], data: Data, driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(search={"epochs": 1}, retrain={"epochs": 1})
+    monkeypatch.setattr("nasact.trial._retrain_phase", lambda trial: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        driver(run_trial(spec, data, directory=tmp_path))
+    monkeypatch.undo()
+    monkeypatch.setattr("nasact.derivation.derive_by", lambda *arguments: 1 / 0)
+    _, result = driver(run_trial(spec, data, directory=tmp_path))
+    assert result.status == "complete"
+    assert result.metrics["derive_networks"] == 0
 
 
 def test_a_result_survives_json(expected: tuple[list[Report], TrialResult]) -> None:

@@ -1,0 +1,23 @@
+"""`magnitude`: the heaviest functions. Looks at the mixture weights alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nasact.derivation.record import Derived, Given
+from nasact.supernet import derive
+from nasact.supernet.derivation import TopK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Magnitude:
+    """Keep the `top_k` functions with the largest |p_k| of each row."""
+
+    source: ClassVar[str] = "arXiv:1806.09055, section 2.4; paper 001"
+    summary: ClassVar[str] = "keeps the functions with the largest weights"
+    cost: ClassVar[str] = "none"
+    levels: ClassVar[tuple[str, ...]] = ()
+
+    def derive(self, given: Given, top_k: TopK) -> Derived:
+        return Derived(derive(given.supernet, top_k), {"networks": 0, "epochs": 0})

@@ -1,0 +1,92 @@
+"""`refit`: magnitude chooses the functions; the pruned network then learns how much of each. Two rates, two splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nasact.derivation.probe import Probe
+from nasact.derivation.record import Derived, Given
+from nasact.errors import StudyError
+from nasact.options import require_positive
+from nasact.supernet.derivation import TopK, derived_weights, genotype_of
+from nasact.training.batches import batches
+from nasact.training.loop import begin_fit, fit
+from nasact.training.metrics import evaluate, evaluating, finite
+from nasact.training.seeds import derive_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refit:
+    """Prune the supernet to the `top_k` heaviest functions, then train what is left, in turns.
+
+    An epoch of network weights and betas on training data (the search's optimiser from a fresh start), then one of
+    the kept mixture weights on validation data (Adam, `lr`, eval mode: no statistic is taken from validation data).
+    The kept weights move freely, so that with k = 1 each is the scale of its function: the genotype says normaliser
+    `free`. The round with the lowest validation loss counts, the pruned network before the first one included.
+    """
+
+    source: ClassVar[str] = "the retraining of arXiv:1806.09055 and paper 001, of mixture weights too"
+    summary: ClassVar[str] = "magnitude, then refits the kept weights (their scale too) on validation data"
+    cost: ClassVar[str] = "`epochs` of the supernet over training and validation data"
+    levels: ClassVar[tuple[str, ...]] = ()
+
+    epochs: int = 5
+    lr: float = 1e-2
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise StudyError(f"epochs must be at least 1, but got {self.epochs}")
+        require_positive("lr", self.lr)
+
+    def derive(self, given: Given, top_k: TopK) -> Derived:
+        pruned = derived_weights(given.supernet, top_k)
+        probe = Probe.of(given.supernet)
+        for name, slot in probe.slots.items():
+            slot.put(pruned[name])
+        fitting = begin_fit(probe.network, given.optimiser, seed=derive_seed(given.seed, "refit"))
+        scales = torch.optim.Adam([slot.weights for slot in probe.slots.values()], lr=self.lr, weight_decay=0.0)
+        before = best = evaluate(probe.network, given.val, loss=given.loss, place="derive, pruned network")
+        genotype = genotype_of(probe.banks(), pruned, normaliser="free", top_k=top_k)
+        for epoch in range(self.epochs):
+            for _ in fit(
+                fitting,
+                given.train,
+                epochs=epoch + 1,
+                batch_size=given.batch_size,
+                loss=given.loss,
+                phase="derive, refitting,",
+            ):
+                pass
+            self._move_scales(probe, scales, pruned, given, epoch)
+            now = evaluate(probe.network, given.val, loss=given.loss, place=f"derive, refitting, epoch {epoch + 1}")
+            if now.loss < best.loss:
+                best = now
+                weights = {name: slot.weights.detach().double().cpu().clone() for name, slot in probe.slots.items()}
+                genotype = genotype_of(probe.banks(), weights, normaliser="free", top_k=top_k)
+        metrics = {"val_loss_pruned": before.loss, "val_loss_refitted": best.loss}
+        return Derived(genotype, {"networks": 0, "epochs": self.epochs, **metrics})
+
+    def _move_scales(
+        self, probe: Probe, scales: torch.optim.Optimizer, pruned: dict[str, Tensor], given: Given, epoch: int
+    ) -> None:
+        """One epoch of the kept weights over the validation data; those that were pruned stay zero."""
+        slots = probe.slots
+        kept = {name: (pruned[name] != 0).to(slot.weights) for name, slot in slots.items()}
+        parameters = [slot.weights.requires_grad_(True) for slot in slots.values()]
+        try:
+            with evaluating(probe.network):
+                for batch in batches(given.val, given.batch_size, seed=given.seed, phase="refit.val", epoch=epoch):
+                    loss = given.loss(probe.network(batch.x), batch.y)
+                    finite(loss.item(), f"derive, refitting, epoch {epoch + 1}, validation loss")
+                    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+                    for (name, slot), gradient in zip(slots.items(), found, strict=True):
+                        slot.weights.grad = None if gradient is None else gradient * kept[name]
+                    scales.step()
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+                parameter.grad = None

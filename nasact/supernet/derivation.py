@@ -27,11 +27,13 @@ def keep_top(p: Tensor, top_k: int) -> Tensor:
 
 
 def kept_count(site: str, mixture: Mixture, top_k: TopK) -> int:
-    """How many functions `top_k` means at this site; GenotypeError where it has not as many."""
-    count = len(mixture.names)
+    """How many functions `top_k` means at this site ("all": those alive); GenotypeError where it has not as many."""
+    count = int(mixture.alive.sum())
     k = count if top_k == "all" else top_k
     if not 1 <= k <= count:
-        raise GenotypeError(f"site {site!r}: top_k must be between 1 and {count} (its candidates), but got {top_k}")
+        dropped = len(mixture.names) - count
+        whose = f"its candidates, {dropped} having been dropped in the search" if dropped else "its candidates"
+        raise GenotypeError(f"site {site!r}: top_k must be between 1 and {count} ({whose}), but got {top_k}")
     return k
 
 

@@ -52,5 +52,8 @@ def _typed(option: str, value: Any, kind: Any) -> Any:
         return value
     if kind in (str, bool) and isinstance(value, kind):
         return value
+    if kind == tuple[float, ...] and isinstance(value, list | tuple):
+        return tuple(_typed(option, each, float) for each in value)
     nouns = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
+    nouns[tuple[float, ...]] = "a list of numbers"
     raise StudyError(f"{option} must be {nouns.get(kind, kind)}, but got {value!r}")

@@ -317,6 +317,7 @@ def _begin_search(spec: TrialSpec, data: Data) -> SearchRun:
         seed=derive_seed(spec.seed, "search"),
         schedule=build_schedule(options.temperature),
         warmup=options.warmup,
+        regularisers=bilevel.build_regularisers(options.regularisers),
     )
 
 

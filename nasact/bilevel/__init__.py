@@ -9,6 +9,7 @@ from nasact.bilevel.check import check_search_moves
 from nasact.bilevel.hypergradients import HYPERGRADIENTS, Hypergradient
 from nasact.bilevel.inner import InnerStep, inner_step
 from nasact.bilevel.problem import Batch, Problem, SupernetProblem, Tensors
+from nasact.bilevel.regularisers import REGULARISERS, Regulariser, build_regularisers
 from nasact.bilevel.strategies import (
     DARTS,
     STRATEGIES,
@@ -23,12 +24,14 @@ from nasact.bilevel.strategies import (
     Unrolled,
     alpha_moves_from,
     build,
+    regularise,
     weight_step,
 )
 
 __all__ = [
     "DARTS",
     "HYPERGRADIENTS",
+    "REGULARISERS",
     "STRATEGIES",
     "Batch",
     "Cycles",
@@ -37,6 +40,7 @@ __all__ = [
     "InnerStep",
     "Joint",
     "Problem",
+    "Regulariser",
     "Random",
     "SearchState",
     "Shrink",
@@ -47,7 +51,9 @@ __all__ = [
     "Unrolled",
     "alpha_moves_from",
     "build",
+    "build_regularisers",
     "check_search_moves",
     "inner_step",
+    "regularise",
     "weight_step",
 ]

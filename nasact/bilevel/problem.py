@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nasact.bilevel.randomness import devices_of, draw_seed, seeded
+from nasact.bilevel.regularisers import Regulariser, penalised
 from nasact.bilevel.twice import require_second_derivatives, twice_differentiable
 from nasact.errors import ModelError, StudyError
 
@@ -50,6 +51,9 @@ class SupernetProblem:
     Every call reads the supernet's buffers as they stand and works on clones of them, and every call of one loss draws
     the same dropout masks (from the loss's own seed). So a call leaves no trace, and the passes of one hypergradient
     differ in nothing but `w` and `alpha`.
+
+    `regularisers` join the loss they are on, at `progress`: its gradients of every order are those of the total, its
+    value is that of the loss alone (`regularisers.penalised`).
     """
 
     supernet: Supernet
@@ -58,11 +62,21 @@ class SupernetProblem:
     val: Batch
     train_seed: int
     val_seed: int
+    regularisers: tuple[Regulariser, ...] = ()
+    progress: float = 0.0
 
     @classmethod
-    def draw(cls, supernet: Supernet, loss: Loss, train: Batch, val: Batch) -> SupernetProblem:
+    def draw(
+        cls,
+        supernet: Supernet,
+        loss: Loss,
+        train: Batch,
+        val: Batch,
+        regularisers: tuple[Regulariser, ...] = (),
+        progress: float = 0.0,
+    ) -> SupernetProblem:
         """With two seeds from the global generator: all that a hypergradient takes from it."""
-        return cls(supernet, loss, train, val, train_seed=draw_seed(), val_seed=draw_seed())
+        return cls(supernet, loss, train, val, draw_seed(), draw_seed(), regularisers, progress)
 
     @property
     def w(self) -> Tensors:
@@ -79,10 +93,10 @@ class SupernetProblem:
     def train_pass(self, w: Tensors, alpha: Tensors) -> tuple[Tensor, Buffers]:
         """The training loss, and what the pass would have left in the buffers: (buffer, its numbers after it)."""
         with twice_differentiable(self.supernet):
-            return self._loss(self.train, self.train_seed, w, alpha)
+            return self._loss("training", self.train, self.train_seed, w, alpha)
 
     def val_loss(self, w: Tensors, alpha: Tensors) -> Tensor:
-        return self._loss(self.val, self.val_seed, w, alpha)[0]
+        return self._loss("validation", self.val, self.val_seed, w, alpha)[0]
 
     @cached_property
     def _names(self) -> tuple[tuple[str, ...], ...]:
@@ -90,7 +104,9 @@ class SupernetProblem:
         names = _names_by_tensor(self.supernet, "_parameters")
         return tuple(names[id(p)][1] for p in (*trainable_weights(self.supernet), *self.supernet.arch_parameters()))
 
-    def _loss(self, batch: Batch, seed: int, w: Tensors, alpha: Tensors) -> tuple[Tensor, Buffers]:
+    def _loss(
+        self, on: Literal["training", "validation"], batch: Batch, seed: int, w: Tensors, alpha: Tensors
+    ) -> tuple[Tensor, Buffers]:
         tensors = {name: tensor for names, tensor in zip(self._names, (*w, *alpha), strict=True) for name in names}
         buffers = []
         for buffer, names in _names_by_tensor(self.supernet, "_buffers").values():
@@ -101,7 +117,12 @@ class SupernetProblem:
             # torch's own tying puts the wrong tensor back into a module that is registered under two names. The names
             # here are one a module, so that it is not needed.
             output = functional_call(self.supernet, tensors, (batch.x,), tie_weights=False)
-            return scalar(self.loss(output, batch.y)), buffers
+            loss = scalar(self.loss(output, batch.y))
+        if not self.regularisers:
+            return loss, buffers
+        parameters = (*trainable_weights(self.supernet), *self.supernet.arch_parameters())
+        given = {id(parameter): tensor for parameter, tensor in zip(parameters, (*w, *alpha), strict=True)}
+        return penalised(loss, self.regularisers, on, self.supernet, given, self.progress), buffers
 
 
 def _names_by_tensor(

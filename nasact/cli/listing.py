@@ -98,6 +98,23 @@ def _derivations() -> Rows:
     ]
 
 
+def _regularisers() -> Rows:
+    from dataclasses import fields
+
+    from nasact.bilevel import REGULARISERS
+
+    return [
+        {
+            "name": name,
+            "options": _options({field.name: field.default for field in fields(regulariser)}),  # type: ignore[arg-type]
+            "formula": regulariser.formula,
+            "loss": regulariser.on,
+            "source": regulariser.source,
+        }
+        for name, regulariser in REGULARISERS.items()
+    ]
+
+
 def _kernels() -> Rows:
     from dataclasses import fields
 
@@ -155,6 +172,7 @@ LISTS: dict[str, Callable[[], Rows]] = {
     "datasets": _datasets,
     "strategies": _strategies,
     "derivations": _derivations,
+    "regularisers": _regularisers,
     "normalisers": _normalisers,
     "kernels": _kernels,
     "studies": _studies,

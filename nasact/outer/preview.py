@@ -128,6 +128,7 @@ def _time_search(
     strategy = bilevel.build(spec.search.strategy.name, spec.search.strategy.options)
     optimiser = build_optimiser(supernet.weight_parameters(), spec.search.optimiser)
     state = strategy.init(supernet, optimiser, F.cross_entropy)
+    bilevel.regularise(strategy, state, bilevel.build_regularisers(spec.search.regularisers))
     bilevel.check_search_moves(strategy, state, train, val)
     first = strategy.step(state, train, val)
     started = time.perf_counter()

@@ -39,6 +39,12 @@ def strategy(name: str) -> str:
     return _one_of("strategy", name, STRATEGIES.names(), "nasact list strategies")
 
 
+def regulariser(name: str) -> str:
+    from nasact.bilevel import REGULARISERS
+
+    return _one_of("regulariser", name, REGULARISERS.names(), "nasact list regularisers")
+
+
 def normalisers_of(strategy: object) -> tuple[str, ...]:
     """The normalisers that this strategy serves, its own first; none: it serves all, or there is no such strategy."""
     from nasact.bilevel import STRATEGIES

@@ -23,6 +23,7 @@ COMPONENTS: tuple[Path, ...] = (
 )
 OPTIMISERS: tuple[Path, ...] = (("search", "optimiser"), ("retrain", "optimiser"))
 TEMPERATURE: Path = ("search", "temperature")
+REGULARISERS: Path = ("search", "regularisers")
 
 
 def named(value: Any) -> Any:

@@ -27,7 +27,7 @@ from nasact.study import names, options, shorthand
 NOT_OF_A_TRIAL = ("name", "outer", "compare")
 
 
-def at(path: tuple[str, ...], message: str) -> PydanticCustomError:
+def at(path: tuple[str | int, ...], message: str) -> PydanticCustomError:
     """An error about the place `path` below the model that raises it."""
     return PydanticCustomError("at", "{message}", {"message": message, "path": path})
 
@@ -49,6 +49,11 @@ def _unique(names_: tuple[str, ...]) -> tuple[str, ...]:
         if name in names_[:index]:
             raise ValueError(f"{name!r} is given twice")
     return names_
+
+
+def _once(components: tuple[Component, ...]) -> tuple[Component, ...]:
+    _unique(tuple(component.name for component in components))
+    return components
 
 
 def _functions(value: Any) -> Any:
@@ -129,6 +134,11 @@ class Strategy(Component):
     name: Annotated[str, AfterValidator(names.strategy)]
 
 
+class Regulariser(Component):
+    kind: ClassVar[str] = "regulariser"
+    name: Annotated[str, AfterValidator(names.regulariser)]
+
+
 class Kernel(Component):
     kind: ClassVar[str] = "kernel"
     name: Annotated[str, AfterValidator(names.kernel)]
@@ -173,8 +183,9 @@ class Temperature(Node):
     def _end_fits_schedule(self) -> Temperature:
         if self.schedule == "constant" and self.end is not None:
             raise at(("end",), "a constant temperature has no `end` (schedule: exponential anneals towards it)")
-        if self.schedule == "exponential" and self.end is None:
-            raise at(("schedule",), "an exponential temperature needs an `end` greater than 0")
+        if self.schedule != "constant" and self.end is None:
+            article = "an" if self.schedule == "exponential" else "a"
+            raise at(("schedule",), f"{article} {self.schedule} temperature needs an `end` greater than 0")
         return self
 
 
@@ -208,6 +219,7 @@ class Search(Node):
     """How mixture weights and network weights are trained together."""
 
     strategy: Strategy = Field(default_factory=lambda: Strategy(name="darts", options={"order": 2}))
+    regularisers: Annotated[tuple[Regulariser, ...], BeforeValidator(_as_tuple), AfterValidator(_once)] = ()
     level: Annotated[str, AfterValidator(names.level)] = "layer"
     normaliser: Annotated[str, AfterValidator(names.normaliser)] = "softmax"
     kernel: Kernel = Field(default_factory=lambda: Kernel(name="auto"))
@@ -310,6 +322,13 @@ class TrialSpec(Node):
                 f"derivation {name!r} needs level {' or '.join(served)}, but search.level is {self.search.level!r}"
             )
             raise at(("derive", "method"), message)
+        return self
+
+    @model_validator(mode="after")
+    def _regularisers_serve(self) -> TrialSpec:
+        refused = options.refused_regulariser(self.search, self.search_space)
+        if refused is not None:
+            raise at(("search", "regularisers", refused[0]), refused[1])
         return self
 
     def to_tree(self) -> dict[str, Any]:

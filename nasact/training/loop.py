@@ -7,7 +7,7 @@ trial or a tracker is.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nasact.bilevel import SearchState, Strategy, check_search_moves, weight_step
+from nasact.bilevel import Regulariser, SearchState, Strategy, check_search_moves, regularise, weight_step
 from nasact.errors import Divergence
 from nasact.supernet import Supernet
 from nasact.training.batches import Labelled, batches, endless_batches, require_examples
@@ -147,8 +147,9 @@ def begin_search(
     schedule: Schedule | None = None,
     warmup: int = 0,
     loss: Loss = cross_entropy,
+    regularisers: Sequence[Regulariser] = (),
 ) -> SearchRun:
-    """The state before the first epoch of a search."""
+    """The state before the first epoch of a search; StudyError where a regulariser would mean nothing in it."""
     with RandomStream(derive_seed(seed, "init")):  # what a strategy draws for its start is fixed by `seed` too
         state = strategy.init(supernet, build_optimiser(supernet.weight_parameters(), optimiser), loss)
     run = SearchRun(
@@ -160,6 +161,7 @@ def begin_search(
         schedule=schedule or Constant(),
         warmup=warmup,
     )
+    regularise(strategy, run.state, regularisers)
     with run.stream:
         _record_weights(run)
     return run

@@ -14,6 +14,7 @@ def test_the_lists_are_these() -> None:
         "models",
         "datasets",
         "strategies",
+        "regularisers",
         "derivations",
         "normalisers",
         "kernels",

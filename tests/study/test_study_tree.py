@@ -41,6 +41,7 @@ def test_defaults_are_filled_in_and_written_down() -> None:
         "sites": {"include": ["*"], "exclude": [], "partial": False},
         "search": {
             "strategy": {"name": "darts", "order": 2},
+            "regularisers": [],
             "level": "layer",
             "normaliser": "softmax",
             "kernel": {"name": "auto"},

@@ -14,6 +14,7 @@ from nasact.bilevel.strategies.darts import DARTS
 from nasact.bilevel.strategies.implicit import Implicit
 from nasact.bilevel.strategies.joint import Joint
 from nasact.bilevel.strategies.random import Random
+from nasact.bilevel.strategies.regularised import regularise
 from nasact.bilevel.strategies.resting import alpha_moves_from
 from nasact.bilevel.strategies.shrink import Shrink
 from nasact.bilevel.strategies.state import SearchState, StepReport, Strategy
@@ -50,5 +51,6 @@ __all__ = [
     "Unrolled",
     "alpha_moves_from",
     "build",
+    "regularise",
     "weight_step",
 ]

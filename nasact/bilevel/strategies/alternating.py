@@ -9,6 +9,7 @@ from torch import Tensor
 from nasact.bilevel.hypergradients import Hypergradient, HypergradientFunction
 from nasact.bilevel.inner import InnerStep, inner_step
 from nasact.bilevel.problem import Batch, Buffers, Problem, SupernetProblem, Tensors, gradients, trainable_weights
+from nasact.bilevel.strategies.perturbed import perturbed
 from nasact.bilevel.strategies.state import (
     SearchState,
     StepReport,
@@ -29,8 +30,13 @@ def alpha_gradient(
     Both losses run in train mode (batch statistics, dropout), as DARTS was published.
     """
     train_mode(state.supernet)
-    problem = SupernetProblem.draw(state.supernet, state.loss, train, val)
+    problem = problem_of(state, train, val)
     return _hypergradient(state, problem, problem, hypergradient, looks_ahead=looks_ahead)
+
+
+def problem_of(state: SearchState, train: Batch, val: Batch) -> SupernetProblem:
+    """The search's two losses on these batches, its regularisers among them."""
+    return SupernetProblem.draw(state.supernet, state.loss, train, val, state.regularisers, state.progress)
 
 
 def _hypergradient(
@@ -78,7 +84,7 @@ def at_once(state: SearchState, train: Batch, val: Batch, hypergradient: Hypergr
     One pass over the training batch serves both: its masks, its batch statistics, its loss.
     """
     train_mode(state.supernet)
-    problem = SupernetProblem.draw(state.supernet, state.loss, train, val)
+    problem = problem_of(state, train, val)
     observed = _Observed(problem)
     found = _hypergradient(state, problem, observed, hypergradient, looks_ahead=True)
     assert found.train_loss is not None
@@ -97,8 +103,10 @@ def at_once(state: SearchState, train: Batch, val: Batch, hypergradient: Hypergr
 def weight_step(state: SearchState, train: Batch) -> StepReport:
     """`w` along its gradient on the training batch; alpha rests. A whole step of any strategy's warm-up."""
     train_mode(state.supernet)
-    loss = forward(state, train)
-    require_finite(loss, "training", state)
-    move_weights(state, gradients(loss, trainable_weights(state.supernet)))
+    with perturbed(state, train):
+        loss = forward(state, train)
+        require_finite(loss, "training", state)
+        found = gradients(loss, trainable_weights(state.supernet))
+    move_weights(state, found)
     state.step += 1
     return StepReport(train_loss=loss.item(), val_loss=None)

@@ -75,6 +75,10 @@ class DARTS:
         return alternate(state, train, self.alpha_gradient(state, train, val))
 
     @property
+    def weight_steps(self) -> bool:
+        return self.update == "alternating"
+
+    @property
     def _hypergradient(self) -> HypergradientFunction:
         if self.order == 1:
             return first_order

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nasact.bilevel.hypergradients import Hypergradient
 from nasact.bilevel.problem import Batch, Gradients, Loss, require_weights_known, scalar, trainable_weights
+from nasact.bilevel.regularisers import Regulariser, penalised
 from nasact.errors import Divergence, StoreError, StudyError, SurgeryError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class SearchState:
     progress: float = 0.0
     """The part of the search that lies behind, warm-up not counted: from 0 to below 1. The loop tells it before each
     step, so that it need not be saved."""
+    regularisers: tuple[Regulariser, ...] = ()
+    """What joins the losses. Part of how the search was asked for, as the strategy is, and not saved either."""
 
     def state_dict(self) -> dict[str, Any]:
         """A copy that later steps do not change."""
@@ -63,7 +66,10 @@ class SearchState:
 
 @dataclass(frozen=True)
 class StepReport:
-    """The losses that one step saw: of the weight step on the training batch, of the hypergradient on validation."""
+    """The losses that one step saw: of the weight step on the training batch, of the hypergradient on validation.
+
+    Without what regularisers add to them.
+    """
 
     train_loss: float
     val_loss: float | None
@@ -145,8 +151,9 @@ def train_mode(supernet: Supernet) -> None:
 
 
 def forward(state: SearchState, batch: Batch) -> Tensor:
-    """The loss through the real module, buffers updated."""
-    return scalar(state.loss(state.supernet(batch.x), batch.y))
+    """The loss through the real module, buffers updated; its gradient is that with all regularisers."""
+    loss = scalar(state.loss(state.supernet(batch.x), batch.y))
+    return penalised(loss, state.regularisers, "both", state.supernet, {}, state.progress)
 
 
 def move_alpha(state: SearchState, grads: Gradients) -> None:

@@ -1,0 +1,62 @@
+"""`entropy`: mixture weights are drawn to a decision, late in the search. Knows mixture weights only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from nasact.bilevel.regularisers.record import Seen, Setting
+from nasact.errors import StudyError
+from nasact.options import require_choice, require_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entropy:
+    """lambda(t) times the entropy of the mixture weights, in nats: the mean over the sites, and over a site's rows.
+
+    lambda is 0 until `start` (a part of the search, 0 to below 1) and rises to `coefficient` at its end: linearly, or
+    as half a cosine, which rises slowly at first and at last. A weight of exactly 0 gets no gradient from it, where the
+    true slope is infinite.
+    """
+
+    name: ClassVar[str] = "entropy"
+    source: ClassVar[str] = "entropy with a rising coefficient, as in Tian et al. 2020, arXiv:2007.03154"
+    formula: ClassVar[str] = "lambda(t) mean_sites(- sum_k p_k log p_k), lambda 0 until start, then rising"
+    on: ClassVar[Literal["validation", "training"]] = "validation"
+
+    coefficient: float = 0.1
+    start: float = 0.5
+    schedule: Literal["linear", "cosine"] = "linear"
+
+    def __post_init__(self) -> None:
+        require_positive("coefficient", self.coefficient)
+        if not 0 <= self.start < 1:
+            raise StudyError(f"start must be a part of the search, from 0 to below 1, but got {self.start}")
+        require_choice("schedule", self.schedule, ("linear", "cosine"))
+
+    def refusal(self, setting: Setting) -> str | None:
+        normaliser = setting.normaliser
+        if normaliser.signed:
+            return f"the weights of normaliser {normaliser.name!r} may be negative: they have no entropy"
+        if normaliser.total != "sum":
+            return f"the weights of normaliser {normaliser.name!r} do not sum to one: they have no entropy"
+        return None
+
+    def strength(self, progress: float) -> float:
+        """lambda(t) at this part of the search."""
+        part = max(0.0, (progress - self.start) / (1 - self.start))
+        return self.coefficient * (part if self.schedule == "linear" else (1 - math.cos(math.pi * part)) / 2)
+
+    def __call__(self, seen: Seen) -> Tensor:
+        return self.strength(seen.progress) * torch.stack([entropy(p).mean() for p in seen.p.values()]).mean()
+
+
+def entropy(p: Tensor) -> Tensor:
+    """H of each row of p (..., K), in nats: (...)."""
+    # not torch.special.entr: its slope at 0 is infinite, and a weight at the border of the simplex would become NaN
+    positive = torch.where(p > 0, p, 1.0)
+    return -(positive * positive.log()).sum(-1)

@@ -149,9 +149,9 @@ def test_a_probe_computes_what_the_supernet_computes(normaliser: str) -> None:
 
 
 def test_refit_finds_the_scale_on_validation_data_and_the_weights_on_training_data() -> None:
-    # h = s tanh(w x), s = 0.7 at first. Training says 3 tanh(x), validation 2 tanh(x): with w at rest, s = 2.
+    # h = s tanh(w x), s = 0.7 at first. Training says tanh(x), validation 2 tanh(x): with w at rest, s = 2.
     x = torch.linspace(-2, 2, 32).reshape(-1, 1)
-    train, val = (Examples(x, scale * x[:, 0].tanh()) for scale in (3.0, 2.0))
+    train, val = (Examples(x, scale * x[:, 0].tanh()) for scale in (1.0, 2.0))
     given = given_of(one_site(["relu", "tanh"], [0.1, 0.7]), train, val, loss=mean_square, optimiser=Adam(lr=1e-9))
     derived = derive_by(build("refit", {"epochs": 40, "lr": 0.05}), given)
     (gene,) = derived.genotype.sites.values()
@@ -237,6 +237,7 @@ def test_near_ties_are_within_the_margin_of_the_last_that_is_kept() -> None:
         return [weights.nonzero().flatten().tolist() for _, weights in near_ties("act", mixture, top_k, margin)]
 
     assert chosen(1, 0.0) == [[0]]
+    assert chosen(1, 0.15) == [[0]]
     assert chosen(1, 0.25) == [[0], [1]]
     assert chosen(1, 0.5) == [[0], [1], [2]]
     assert chosen(1, 1.0) == [[0], [1], [2], [3]]
@@ -272,6 +273,28 @@ def test_rungs_halve_the_field_and_double_the_budget() -> None:
     assert rungs(1, 3) == [(1, 3)]
     assert rungs(0, 3) == [(0, 3)]
     assert rungs(16, 2) == [(16, 1), (8, 1), (4, 1), (2, 2)]
+
+
+def test_halving_leaves_the_worse_behind() -> None:
+    given = band_given(nn.ReLU(), ["identity", "relu"], [1.0, 1.0])
+    names = ["tanh", "sin", "silu", "softsign", "softplus"]  # tanh stands for the original
+    genotypes = [Genotype.uniform(Band(nn.ReLU()), name) for name in names]
+    learning: list[FitState] = []
+
+    def begin(genotype: Genotype) -> list[FitState]:
+        model = given.begin(genotype, 0).model
+        only_one = genotype is genotypes[-1]
+        learning.append(begin_fit(model, Adam(lr=0.03 if only_one else 1e-12), seed=0))
+        return [learning[-1]]
+
+    best, champion, trained = successive_halving(
+        genotypes, begin, given.train, given.val, epochs=8, batch_size=16, loss=cross_entropy
+    )
+    assert best.genotype == genotypes[-1]
+    assert champion.genotype == genotypes[0]
+    # four and the first for 4 epochs; two and the first for 4 more
+    assert sorted(state.epoch for state in learning) == [4, 4, 8, 8, 8]
+    assert trained == 32
 
 
 def test_networks_that_diverge_are_out_and_it_is_said_where_all_do() -> None:

@@ -6,7 +6,8 @@ Knows the catalogue and a model's dense layers; neither the data nor what is don
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -81,8 +82,54 @@ def adam(networks: Networks, lr: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(networks.parameters(), lr=lr, fused=True)
 
 
-def train_epoch(networks: Networks, optimiser: torch.optim.Optimizer, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+class Averages:
+    """The networks with moving averages of their weights: avg <- decay avg + (1 - decay) w after every step.
+
+    A constant learning rate leaves the weights jumping about their optimum; where one genotype happens to be when
+    training ends says little of its function. The first step's weights start the average, as in torch's AveragedModel.
+    """
+
+    def __init__(self, networks: Networks, decay: float) -> None:
+        self.networks = networks
+        self.decay = decay
+        self._averages: list[Tensor] | None = None
+
+    @torch.no_grad()
+    def update(self) -> None:
+        if self._averages is None:
+            self._averages = [value.detach().clone() for value in self.networks.parameters()]
+        for average, value in zip(self._averages, self.networks.parameters(), strict=True):
+            average.lerp_(value, 1 - self.decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[Networks]:
+        """The networks with the averages for weights; afterwards they are as they were."""
+        if self._averages is None:
+            raise RuntimeError("no step has been taken: there is nothing to average")
+        values = self.networks.parameters()
+        kept = [value.detach().clone() for value in values]
+        _overwrite(values, self._averages)
+        try:
+            yield self.networks
+        finally:
+            _overwrite(values, kept)
+
+
+@torch.no_grad()
+def _overwrite(values: Iterable[Tensor], others: Iterable[Tensor]) -> None:
+    for value, other in zip(values, others, strict=True):
+        value.copy_(other)
+
+
+def train_epoch(
+    networks: Networks,
+    optimiser: torch.optim.Optimizer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    averages: Averages | None = None,
+) -> None:
     for x, y in batches:
         optimiser.zero_grad(set_to_none=True)
         networks.loss(x, y).backward()
         optimiser.step()
+        if averages is not None:
+            averages.update()

@@ -5,6 +5,8 @@ Runs real steps on a snapshot; afterwards the search stands where it stood, bit 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from nasact.bilevel.hypergradients import first_order
@@ -36,13 +38,16 @@ def check_search_moves(strategy: Strategy, state: SearchState, train: Batch, val
             raise SurgeryError(f"strategy {name!r}: the hypergradient changed {touched!r} and did not restore it")
         _require_optimised(name, state)
         waiting, alphas = _searched(state), state.supernet.arch_parameters()
+        pulled: set[int] = set()
+        given: set[int] = set()
         for _ in range(PATIENCE):
+            # before the step, which may take alpha to a corner where nothing pulls
+            pulled |= _not_zero(_pulls_of_the_loss(state, train, val))
             for state.progress in (progress, moves_from) if moves_from else (progress,):
                 strategy.step(state, train, val)
-            pulls = _pulls_of_the_loss(state, train, val)
-            if moves_from is not None:
-                pulls = tuple(a if _any(alpha.grad) else None for a, alpha in zip(pulls, alphas, strict=True))
-            waiting = {index: site for index, site in waiting.items() if not _any(pulls[index])}
+            given |= _not_zero([alpha.grad for alpha in alphas])
+            found = pulled if moves_from is None else pulled & given
+            waiting = {index: site for index, site in waiting.items() if index not in found}
             if not waiting:
                 break
         for site in waiting.values():
@@ -84,8 +89,8 @@ def _pulls_of_the_loss(state: SearchState, train: Batch, val: Batch) -> Gradient
     return first_order(problem, problem.w, problem.alpha, InnerStep(())).alpha
 
 
-def _any(grad: Tensor | None) -> bool:
-    return grad is not None and bool((grad != 0).any())
+def _not_zero(grads: Sequence[Tensor | None]) -> set[int]:
+    return {index for index, grad in enumerate(grads) if grad is not None and bool((grad != 0).any())}
 
 
 def _rested(before: Snapshot, state: SearchState) -> bool:

@@ -235,10 +235,12 @@ class Mixture(nn.Module):
         return self._weights(False).detach().clone()
 
     def _weights(self, sample: bool) -> Tensor:
-        alive_at = self._buffers["alive_at"]  # a tenth of what `self.alive_at` takes, and every pass asks
+        buffers = self._buffers  # a tenth of what `self.alive_at` takes, and every pass asks
+        alive_at, temperature = buffers["alive_at"], buffers["temperature"]
+        assert temperature is not None
         if alive_at is None:
-            return self.normaliser.weights(self.alpha, self.temperature, sample)
-        p = self.normaliser.weights(self.alpha.index_select(-1, alive_at), self.temperature, sample)
+            return self.normaliser.weights(self.alpha, temperature, sample)
+        p = self.normaliser.weights(self.alpha.index_select(-1, alive_at), temperature, sample)
         return torch.zeros_like(self.alpha).index_copy(-1, alive_at, p)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasact.bilevel import Batch, Hypergradient, InnerStep, SupernetProblem, inner_step
+from nasact.bilevel import Batch, Hypergradient, InnerStep, Strategy, SupernetProblem, inner_step
+from nasact.mixture import NORMALISERS, Normaliser
 
 SMOOTH = (torch.tanh, torch.sigmoid, F.silu)
 KINKED = (torch.relu, torch.tanh, F.leaky_relu)
@@ -27,15 +28,26 @@ OPTIMISERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]]
 
 
 class TinyMixture(nn.Module):
-    def __init__(self, functions: tuple[Callable[[Tensor], Tensor], ...], uses_alpha: bool = True) -> None:
+    def __init__(
+        self, functions: tuple[Callable[[Tensor], Tensor], ...], uses_alpha: bool = True, normaliser: str = "softmax"
+    ) -> None:
         super().__init__()
         self.functions = functions
         self.bank = SimpleNamespace(candidates=tuple)  # functions that the catalogue does not hold
         self.uses_alpha = uses_alpha
-        self.alpha = nn.Parameter(1e-2 * torch.randn(len(functions)))
+        self.normaliser_name = normaliser
+        alpha, self.temperature = 1e-2 * torch.randn(len(functions)), torch.tensor(1.0)
+        if normaliser != "softmax":
+            alpha = self.normaliser.inverse(torch.softmax(alpha, -1), self.temperature)
+        self.alpha = nn.Parameter(alpha)
+
+    @property
+    def normaliser(self) -> Normaliser:
+        return NORMALISERS.get(self.normaliser_name)
 
     def forward(self, x: Tensor) -> Tensor:
-        p = torch.softmax(self.alpha if self.uses_alpha else torch.zeros_like(self.alpha), -1)
+        alpha = self.alpha if self.uses_alpha else self.alpha.detach()
+        p = self.normaliser.weights(alpha, self.temperature, self.training)
         return sum((weight * f(x) for weight, f in zip(p, self.functions, strict=True)), torch.zeros_like(x))
 
 
@@ -43,15 +55,21 @@ class TinySupernet(nn.Module):
     """Two convolutions with BatchNorm and dropout, a mixture after each; and, to be mean: tied weights, a module under
     two names, a weight that nothing uses."""
 
-    def __init__(self, functions: tuple[Callable[[Tensor], Tensor], ...] = SMOOTH, *, dropout: float = 0.3) -> None:
+    def __init__(
+        self,
+        functions: tuple[Callable[[Tensor], Tensor], ...] = SMOOTH,
+        *,
+        dropout: float = 0.3,
+        normaliser: str = "softmax",
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 4, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(4)
-        self.act1 = TinyMixture(functions)
+        self.act1 = TinyMixture(functions, normaliser=normaliser)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(4, 4, 3)
         self.bn2 = nn.BatchNorm2d(4)
-        self.act2 = TinyMixture(functions)
+        self.act2 = TinyMixture(functions, normaliser=normaliser)
         self.hidden = nn.Linear(4, 4)
         self.head = nn.Linear(4, 3)
         self.head_twin = self.head
@@ -75,13 +93,24 @@ class TinySupernet(nn.Module):
         alphas = {id(alpha) for alpha in self.arch_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in alphas]
 
+    @torch.no_grad()
     def project_(self) -> None:
         self.projections += 1
+        for mixture in self.mixtures().values():
+            if mixture.normaliser.project is not None:
+                mixture.alpha.copy_(mixture.normaliser.project(mixture.alpha))
 
 
-def tiny_supernet(functions=SMOOTH, *, dtype=torch.float32, seed: int = 0, dropout: float = 0.3) -> TinySupernet:
+def tiny_supernet(
+    functions=SMOOTH, *, dtype=torch.float32, seed: int = 0, dropout: float = 0.3, normaliser: str = "softmax"
+) -> TinySupernet:
     torch.manual_seed(seed)
-    return TinySupernet(functions, dropout=dropout).to(dtype)
+    return TinySupernet(functions, dropout=dropout, normaliser=normaliser).to(dtype)
+
+
+def normaliser_for(strategy: Strategy) -> str:
+    """One that the strategy serves: its own first."""
+    return (*strategy.normalisers, "softmax")[0]
 
 
 def batches(dtype=torch.float32, *, size: int = 16, seed: int = 7) -> tuple[Batch, Batch]:

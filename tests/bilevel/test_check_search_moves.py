@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
-from bilevel_problems import OPTIMISERS, TinyMixture, TinySupernet, batches, numbers, tiny_supernet
+from bilevel_problems import OPTIMISERS, TinyMixture, TinySupernet, batches, normaliser_for, numbers, tiny_supernet
 from torch.nn import functional as F
 
-from nasact.bilevel import DARTS, STRATEGIES, Joint, SearchState, Strategy, build, check_search_moves
+from nasact.bilevel import (
+    DARTS,
+    STRATEGIES,
+    Joint,
+    SearchState,
+    Strategy,
+    alpha_moves_from,
+    build,
+    check_search_moves,
+    weight_step,
+)
 from nasact.bilevel.snapshot import same_bits
 from nasact.errors import Divergence, SurgeryError
 
 CASES = {**{name: build(name, {}) for name in STRATEGIES.names()}, "darts_order_1": DARTS(order=1)}
 ALL = pytest.mark.parametrize("strategy", CASES.values(), ids=CASES)
+NEVER = {name for name, strategy in CASES.items() if alpha_moves_from(strategy) is None}
+MOVING = pytest.mark.parametrize("strategy", [CASES[name] for name in CASES if name not in NEVER])
+
+
+def test_only_the_control_may_never_move_alpha() -> None:
+    assert {"random"} == NEVER
 
 
 def start(strategy: Strategy, supernet: TinySupernet | None = None, optimiser: str = "sgd_momentum") -> SearchState:
-    supernet = tiny_supernet() if supernet is None else supernet
+    supernet = tiny_supernet(normaliser=normaliser_for(strategy)) if supernet is None else supernet
     return strategy.init(supernet, OPTIMISERS[optimiser](supernet.weight_parameters()), F.cross_entropy)
 
 
@@ -85,10 +102,11 @@ def test_alpha_that_is_in_no_optimiser_is_named_by_site(strategy: Strategy) -> N
         check_search_moves(strategy, state, *batches())
 
 
-@ALL
+@MOVING
 def test_alpha_that_stands_still_is_found(strategy: Strategy) -> None:
     state = start(strategy)
-    state.alpha_optimiser.param_groups[0]["lr"] = 0.0
+    state.supernet.project_()
+    state.alpha_optimiser.step = lambda: None
     with pytest.raises(SurgeryError, match="no alpha moved in a step"):
         check_search_moves(strategy, state, *batches())
 
@@ -118,7 +136,9 @@ def test_last_layer_that_starts_at_zero_passes(strategy: Strategy) -> None:
 
 @ALL
 def test_site_with_a_single_candidate_has_nothing_to_move(strategy: Strategy) -> None:
-    check_search_moves(strategy, start(strategy, tiny_supernet((torch.tanh,))), *batches())
+    check_search_moves(
+        strategy, start(strategy, tiny_supernet((torch.tanh,), normaliser=normaliser_for(strategy))), *batches()
+    )
 
 
 @ALL
@@ -160,3 +180,36 @@ def test_mixture_left_out_of_the_forward_pass_is_named() -> None:
     supernet.never_called = TinyMixture((torch.tanh, torch.relu))
     with pytest.raises(SurgeryError, match="strategy 'darts': site 'never_called': its alpha got no gradient"):
         check_search_moves(DARTS(), start(DARTS(), supernet), *batches())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restless(Joint):
+    """Moves alpha, and says that it never does."""
+
+    alpha_moves_from: ClassVar[float | None] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late(Joint):
+    """Says that alpha moves from the middle on, and forgets to move it then."""
+
+    alpha_moves_from: ClassVar[float | None] = 0.5
+
+    def step(self, state, train, val):
+        return weight_step(state, train)
+
+
+def test_alpha_that_moves_though_it_is_said_to_rest_is_found_and_put_back() -> None:
+    state = start(Restless())
+    before = trace(state)
+    with pytest.raises(SurgeryError, match="strategy 'Restless': an alpha moved, though it says that none ever does"):
+        check_search_moves(Restless(), state, *batches())
+    torch.testing.assert_close(trace(state), before, rtol=0, atol=0)
+
+
+def test_alpha_that_is_said_to_move_later_is_followed_there() -> None:
+    state = start(Late())
+    state.progress = 0.125
+    with pytest.raises(SurgeryError, match="strategy 'Late': site 'act1': its alpha got no gradient"):
+        check_search_moves(Late(), state, *batches())
+    assert state.progress == 0.125

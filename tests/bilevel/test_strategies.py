@@ -7,10 +7,25 @@ import math
 
 import pytest
 import torch
-from bilevel_problems import OPTIMISERS, TinySupernet, batches, flat, numbers, tiny_supernet
+from bilevel_problems import OPTIMISERS, TinySupernet, batches, flat, normaliser_for, numbers, tiny_supernet
 from torch.nn import functional as F
 
-from nasact.bilevel import DARTS, STRATEGIES, Batch, Implicit, Joint, SearchState, StepReport, Strategy, Unrolled, build
+from nasact.bilevel import (
+    DARTS,
+    STRATEGIES,
+    Batch,
+    Cycles,
+    Implicit,
+    Joint,
+    Random,
+    SearchState,
+    Shrink,
+    StepReport,
+    Strategy,
+    Unrolled,
+    alpha_moves_from,
+    build,
+)
 from nasact.bilevel.snapshot import same_bits
 from nasact.bilevel.strategies.alternating import weight_step
 from nasact.errors import Divergence, StoreError, StudyError, SurgeryError
@@ -22,19 +37,25 @@ CASES: dict[str, Strategy] = {
     "darts_simultaneous": DARTS(update="simultaneous"),
     "darts_simultaneous_difference": DARTS(update="simultaneous", mixed="finite_difference"),
     "unrolled_3": Unrolled(steps=3),
+    "cycles_val": Cycles(loss="val"),
+    "shrink_order_2": Shrink(order=2),
+    "shrink_counts": Shrink(counts="2, 1", weights_only=0.0),
     "implicit_conjugate_gradient": Implicit(method="conjugate_gradient", damping=1.0),
 }
 ALL = pytest.mark.parametrize("strategy", CASES.values(), ids=CASES)
 
 
 def test_every_registered_strategy_is_among_the_cases() -> None:
-    assert len(STRATEGIES) == 4
+    assert len(STRATEGIES) == 7
     assert {type(strategy) for strategy in CASES.values()} == set(STRATEGIES.values())
 
 
 def start(strategy: Strategy, *, optimiser: str = "sgd_momentum", seed: int = 0, dtype=torch.float32) -> SearchState:
-    supernet = tiny_supernet(seed=seed, dtype=dtype)
-    return strategy.init(supernet, OPTIMISERS[optimiser](supernet.weight_parameters()), F.cross_entropy)
+    """A search where the strategy says that alpha moves: at its start, for most."""
+    supernet = tiny_supernet(seed=seed, dtype=dtype, normaliser=normaliser_for(strategy))
+    state = strategy.init(supernet, OPTIMISERS[optimiser](supernet.weight_parameters()), F.cross_entropy)
+    state.progress = alpha_moves_from(strategy) or 0.0
+    return state
 
 
 def run(strategy: Strategy, state: SearchState, steps: int) -> list[StepReport]:
@@ -53,17 +74,41 @@ def everything(state: SearchState) -> torch.Tensor:
 
 @ALL
 def test_alpha_and_w_move_and_the_report_holds_the_losses(strategy: Strategy) -> None:
+    """In one step; in two where alpha rests at first, for then the two need not move in the same."""
     state = start(strategy)
-    before = numbers(state.supernet)
-    (report,) = run(strategy, state, 1)
+    before, moves_from = numbers(state.supernet), alpha_moves_from(strategy)
+    for state.progress in (0.0, moves_from) if moves_from else (0.0,):
+        (report,) = run(strategy, state, 1)
     after = numbers(state.supernet)
     still = {name for name in before if same_bits(before[name], after[name])}
-    assert still == {"unused"}, "what gets no gradient stays, weight decay or not; all else moves"
+    resting = {"act1.alpha", "act2.alpha"} if moves_from is None else set()
+    assert still == {"unused"} | resting, "what gets no gradient stays, weight decay or not; all else moves"
     assert state.supernet.unused.grad is None
-    assert state.step == 1
+    assert state.step == (2 if moves_from else 1)
     assert math.isfinite(report.train_loss)
-    assert (report.val_loss is None) == isinstance(strategy, Joint)
+    looks_at_validation = not (isinstance(strategy, Joint | Random) or strategy == Cycles(loss="train"))
+    assert (report.val_loss is not None) == looks_at_validation
     assert report.val_loss is None or math.isfinite(report.val_loss)
+
+
+RESTING = {name: strategy for name, strategy in CASES.items() if alpha_moves_from(strategy) != 0.0}
+
+
+def test_these_let_alpha_rest_at_first_or_for_good() -> None:
+    assert set(RESTING) == {"cycles", "cycles_val", "shrink", "shrink_order_2", "random"}
+
+
+@pytest.mark.parametrize("strategy", RESTING.values(), ids=RESTING)
+def test_alpha_rests_to_the_bit_until_the_strategy_says_that_it_moves(strategy: Strategy) -> None:
+    state, moves_from = start(strategy), alpha_moves_from(strategy)
+    before = numbers(state.supernet)
+    for part in (0.0, 0.5, 0.999):
+        state.progress = part * (1.0 if moves_from is None else moves_from)
+        (report,) = run(strategy, state, 1)
+        assert report.val_loss is None
+    after = numbers(state.supernet)
+    assert all(same_bits(before[name], after[name]) for name in ("act1.alpha", "act2.alpha"))
+    assert not same_bits(before["conv1.weight"], after["conv1.weight"])
 
 
 @ALL
@@ -140,11 +185,12 @@ def test_alpha_is_projected_after_every_step(strategy: Strategy) -> None:
 
 
 @ALL
-def test_alpha_has_its_own_adam_without_weight_decay(strategy: Strategy) -> None:
+def test_alpha_has_an_optimiser_of_its_own_without_weight_decay(strategy: Strategy) -> None:
     state = start(strategy)
     (group,) = state.alpha_optimiser.param_groups
     assert isinstance(state.alpha_optimiser, torch.optim.Adam)
-    assert (group["lr"], group["betas"], group["weight_decay"]) == (strategy.lr, (0.5, 0.999), 0)
+    betas = (0.9, 0.999) if isinstance(strategy, Cycles) else (0.5, 0.999)
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (strategy.lr, betas, 0)
     assert [id(p) for p in group["params"]] == [id(p) for p in state.supernet.arch_parameters()]
 
 
@@ -258,23 +304,36 @@ def test_supernet_without_alpha_is_refused(strategy: Strategy) -> None:
 
 @ALL
 def test_alpha_in_the_weight_optimiser_is_refused_by_site(strategy: Strategy) -> None:
-    supernet = tiny_supernet()
+    supernet = tiny_supernet(normaliser=normaliser_for(strategy))
     with pytest.raises(StudyError, match="site 'act1': its alpha is in the weight optimiser"):
         strategy.init(supernet, torch.optim.SGD(supernet.parameters(), lr=0.1), F.cross_entropy)
+
+
+@ALL
+def test_normaliser_that_a_strategy_cannot_serve_is_refused_by_site(strategy: Strategy) -> None:
+    """... and one that serves all takes even free weights."""
+    supernet = tiny_supernet(normaliser="free")
+    optimiser = torch.optim.SGD(supernet.weight_parameters(), lr=0.1)
+    if not strategy.normalisers:
+        strategy.init(supernet, optimiser, F.cross_entropy)
+        return
+    with pytest.raises(StudyError, match=r"site 'act1': strategy '[a-z]+' cannot serve normaliser 'free': ") as caught:
+        strategy.init(supernet, optimiser, F.cross_entropy)
+    assert str(caught.value).endswith("use " + " or ".join(strategy.normalisers))
 
 
 @ALL
 def test_weight_optimiser_of_another_network_is_refused(strategy: Strategy) -> None:
     other = torch.optim.SGD(tiny_supernet(seed=1).weight_parameters(), lr=0.1)
     with pytest.raises(StudyError, match="holds no weight of the supernet"):
-        strategy.init(tiny_supernet(), other, F.cross_entropy)
+        strategy.init(tiny_supernet(normaliser=normaliser_for(strategy)), other, F.cross_entropy)
 
 
 @ALL
 def test_optimiser_that_cannot_be_looked_through_is_refused_only_where_that_is_needed(strategy: Strategy) -> None:
-    supernet: TinySupernet = tiny_supernet()
+    supernet: TinySupernet = tiny_supernet(normaliser=normaliser_for(strategy))
     optimiser = torch.optim.RMSprop(supernet.weight_parameters(), lr=1e-3)
-    if isinstance(strategy, Unrolled) or (isinstance(strategy, DARTS) and strategy.order == 2):
+    if isinstance(strategy, Unrolled) or (isinstance(strategy, DARTS | Shrink) and strategy.order == 2):
         with pytest.raises(StudyError, match="RMSprop"):
             strategy.init(supernet, optimiser, F.cross_entropy)
     else:

@@ -110,6 +110,10 @@ STRATEGIES = [
     ("darts", {"order": 1}),
     ("darts", {"order": 2}),
     ("unrolled", {}),
+    ("cycles", {}),
+    ("cycles", {"loss": "val"}),
+    ("shrink", {}),
+    ("random", {}),
 ]
 
 

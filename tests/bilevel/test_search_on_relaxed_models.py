@@ -38,7 +38,7 @@ def relaxed(**options) -> Supernet:
 def test_normalisers_levels_and_strategies_are_found() -> None:
     assert len(NORMALISERS) >= 11
     assert len(LEVELS) == 3
-    assert len(STRATEGIES) == 7
+    assert len(STRATEGIES) == 11
 
 
 @pytest.mark.parametrize("normaliser", NORMALISERS.names())

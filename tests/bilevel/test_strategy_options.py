@@ -73,7 +73,7 @@ def test_unknown_strategy_lists_near_names() -> None:
 
 
 def test_every_strategy_says_where_it_comes_from_what_it_promises_and_what_it_costs() -> None:
-    assert len(STRATEGIES) == 7
+    assert len(STRATEGIES) == 11
     for cls in STRATEGIES.values():
         assert dataclasses.is_dataclass(cls)
         assert cls.__dataclass_params__.frozen

@@ -62,7 +62,7 @@ AFTER_GOOD = {
     "schedule": (
         "search: {temperature: {end: 0.1, schedule: exponentail}}",
         "m.yaml:3: search.temperature.schedule: unknown schedule 'exponentail'. Did you mean 'exponential'? "
-        "(one of constant, exponential)",
+        "(one of constant, exponential, linear)",
     ),
     "baseline": (
         "compare: {baselines: [orignal]}",
@@ -135,6 +135,10 @@ AFTER_GOOD = {
     "exponential temperature without an end": (
         "search: {temperature: {schedule: exponential}}",
         "m.yaml:3: search.temperature.schedule: an exponential temperature needs an `end` greater than 0",
+    ),
+    "linear temperature without an end": (
+        "search: {temperature: {schedule: linear}}",
+        "m.yaml:3: search.temperature.schedule: a linear temperature needs an `end` greater than 0",
     ),
     "temperature ends at zero": (
         "search: {temperature: {end: 0}}",

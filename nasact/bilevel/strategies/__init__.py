@@ -11,6 +11,11 @@ from typing import Any
 from nasact.bilevel.strategies.alternating import weight_step
 from nasact.bilevel.strategies.cycles import Cycles
 from nasact.bilevel.strategies.darts import DARTS
+from nasact.bilevel.strategies.drnas import DrNAS
+from nasact.bilevel.strategies.exponentiated import ExponentiatedGradient
+from nasact.bilevel.strategies.fair import Fair
+from nasact.bilevel.strategies.gaea import GAEA
+from nasact.bilevel.strategies.gdas import GDAS
 from nasact.bilevel.strategies.implicit import Implicit
 from nasact.bilevel.strategies.joint import Joint
 from nasact.bilevel.strategies.random import Random
@@ -27,6 +32,10 @@ STRATEGIES.register("joint", Joint)
 STRATEGIES.register("darts", DARTS)
 STRATEGIES.register("unrolled", Unrolled)
 STRATEGIES.register("implicit", Implicit)
+STRATEGIES.register("gdas", GDAS)
+STRATEGIES.register("gaea", GAEA)
+STRATEGIES.register("drnas", DrNAS)
+STRATEGIES.register("fair", Fair)
 STRATEGIES.register("cycles", Cycles)
 STRATEGIES.register("shrink", Shrink)
 STRATEGIES.register("random", Random)
@@ -39,8 +48,13 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
 
 __all__ = [
     "DARTS",
+    "GAEA",
+    "GDAS",
     "STRATEGIES",
     "Cycles",
+    "DrNAS",
+    "ExponentiatedGradient",
+    "Fair",
     "Implicit",
     "Joint",
     "Random",

@@ -1,6 +1,6 @@
-"""Writes what the benchmarks measured into docs/performance.md: the passage between its markers, from results/*.json.
+"""Writes what the benchmarks measured into the docs: passages between markers, from results/*.json and the ranking.
 
-Knows results and the page; measures nothing. `--check` only says whether the page is in step.
+Knows results and the pages; measures nothing. `--check` only says whether the pages are in step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from pathlib import Path
 
 from report import RESULTS, Results, describe, markdown
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "performance.md"
+RANKING, ALGORITHMS = HERE / "genotypes" / "ranking.json", HERE.parent / "docs" / "algorithms.md"
 BEGIN, END = "<!-- begin: results (written by benchmarks/page.py) -->\n", "<!-- end: results -->"
 SCRIPTS = ("mixture", "steps", "first_call", "errors", "tools", "accuracy")
 
@@ -39,24 +41,40 @@ def read() -> list[Results]:
     return results
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of step")
-    checking = parser.parse_args().check
-    text = PAGE.read_text()
+def ranking() -> str:
+    """How good each strategy's genotypes are, as benchmarks/search.py found it."""
+    found = Results.read(RANKING)
+    if found.quick:
+        raise SystemExit(f"{RANKING} is of a run with --quick: its numbers mean nothing")
+    parts = [describe(found.machine).replace("\n", "; ") + "."]
+    parts += [f"**{group.title}**\n\n{markdown(group.rows, group.measured)}" for group in found.groups]
+    return "\n\n".join(parts) + "\n"
+
+
+def written(page: Path, wanted: str, *, checking: bool) -> bool:
+    """Put `wanted` between the markers of the page; false where `checking` finds something else there."""
+    text = page.read_text()
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"{PAGE}: the markers of the results are missing")
-    wanted = f"{head}{BEGIN}\n{passage(read())}\n{END}{tail}"
-    if wanted == text:
-        return 0
-    if checking:
-        sys.stdout.write(f"{PAGE.name} is out of step with benchmarks/results: run `python benchmarks/page.py`\n")
-        return 1
-    PAGE.write_text(wanted)
-    sys.stdout.write(f"wrote {PAGE.name}\n")
-    return 0
+        raise SystemExit(f"{page}: the markers of the results are missing")
+    new = f"{head}{BEGIN}\n{wanted}\n{END}{tail}"
+    if new != text and checking:
+        sys.stdout.write(f"{page.name} is out of step with what was measured: run `python benchmarks/page.py`\n")
+        return False
+    if new != text:
+        page.write_text(new)
+        sys.stdout.write(f"wrote {page.name}\n")
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of step")
+    checking = parser.parse_args().check
+    wanted = {PAGE: passage(read()), **({ALGORITHMS: ranking()} if RANKING.exists() else {})}
+    in_step = [written(page, text, checking=checking) for page, text in wanted.items()]
+    return 0 if all(in_step) else 1
 
 
 if __name__ == "__main__":

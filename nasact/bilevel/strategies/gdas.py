@@ -26,7 +26,7 @@ class GDAS:
     is the study's temperature: the paper anneals it linearly from 10 to 0.1.
 
     How this differs from the published code: that evaluates the drawn function only and adds the other weights, which
-    are zero, as bare numbers, so that their gradient knows nothing of their functions (AutoDL-Projects, issue 119). The
+    are zero, as bare numbers, so that their gradient knows nothing of their functions. The
     table gives all candidates at the cost of one, so here alpha gets the straight-through gradient of all of them.
     Noise is kept within the finite numbers instead of being drawn again.
     """

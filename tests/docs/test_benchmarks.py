@@ -42,6 +42,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_benchmark_runs_and_its_smoke_test_stays_out_of_the_docs(tmp_path: Path) -> None:
     # all in one process: their imports take longer than they do
     code = (

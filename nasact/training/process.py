@@ -22,8 +22,8 @@ def settle(threads: int) -> None:
 def keep_freed_memory() -> bool:
     """Tensors of up to 32 MiB leave their memory with the process, up to 1 GiB; returns whether malloc was told so.
 
-    glibc would give it back to the system at every step, which then clears it page by page for the next. Whoever has set
-    malloc up in the environment is not overruled.
+    glibc would give it back to the system at every step, which then clears it page by page for the next. Whoever has
+    set malloc up in the environment is not overruled.
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False

@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help install search test test-slow bench bench-accuracy bench-search check format docs clean
+.PHONY: help install search test test-slow bench bench-accuracy genotype-table bench-search check format docs clean
 
 help:
 	@echo "make search      search the activations of a small network on real data (digits), end to end"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-slow   run the tests that take minutes"
 	@echo "make bench       measure the mixture op (a few minutes on a quiet machine) and write docs/performance.md"
 	@echo "make bench-accuracy DATA=DIR   whether the table costs accuracy, on Fashion-MNIST in DIR (about 20 minutes)"
+	@echo "make genotype-table DATA=DIR   train every genotype of a small network, on MNIST in DIR (20 minutes, restartable)"
 	@echo "make bench-search DATA=DIR   how good each strategy's genotypes are among all 625, on MNIST in DIR (restartable)"
 	@echo "make check       lint, format, types, import layers, docs in step with the code"
 	@echo "make format      format the code"
@@ -51,6 +52,9 @@ bench: $(INSTALLED)
 bench-accuracy: $(INSTALLED)
 	$(BIN)/python benchmarks/accuracy.py --data $(DATA) --json benchmarks/results/accuracy.json
 	$(BIN)/python benchmarks/page.py
+
+genotype-table: $(INSTALLED)
+	PYTHONPATH=benchmarks $(BIN)/python -m genotypes.make --data $(DATA) --seeds 4
 
 bench-search: $(INSTALLED)
 	$(BIN)/python benchmarks/search.py --data $(DATA) --json benchmarks/genotypes/ranking.json

@@ -1,7 +1,7 @@
 """Make the genotype table: train every genotype of the small network, seed by seed, and say how far the ranking holds.
 
-Run it where nasact is installed: python benchmarks/genotypes/make.py --data DIR [--seeds N]; DIR is what
-`nasact search --data-dir` takes. Every finished seed is kept under runs/genotypes: stopped, it goes on with the next.
+Run it by `make genotype-table DATA=DIR`; DIR is what `nasact search --data-dir` takes. Every finished seed is kept under
+runs/genotypes: stopped, it goes on with the next.
 
 A seed fixes the weights (those of nasact's model) and the order of the images (that of nasact's `fit`); all genotypes
 of a seed share both, so that they differ by their functions alone. They are measured at the budget and, trained on, at
@@ -20,21 +20,19 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from genotypes import table, task
+from genotypes.batched import Averages, Networks, adam, train_epoch
+from report import machine
 from scipy.stats import spearmanr
 
+from nasact.report.statistics import mean
+from nasact.tasks import Data, build_model
+from nasact.training.batches import batches
+from nasact.training.files import write_json
+from nasact.training.process import settle
+from nasact.training.seeds import derive_seed
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-from genotypes import table, task  # noqa: E402
-from genotypes.batched import Averages, Networks, adam, train_epoch  # noqa: E402
-from report import machine  # noqa: E402
-
-from nasact.report.statistics import mean  # noqa: E402
-from nasact.tasks import Data, build_model  # noqa: E402
-from nasact.training.batches import batches  # noqa: E402
-from nasact.training.files import write_json  # noqa: E402
-from nasact.training.process import settle  # noqa: E402
-from nasact.training.seeds import derive_seed  # noqa: E402
-
 ROOM = Path("runs/genotypes")
 PHASE = "genotypes"
 Columns = dict[str, list[float]]

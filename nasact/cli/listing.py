@@ -56,6 +56,13 @@ def _datasets() -> Rows:
     ]
 
 
+def _defaults(record: Any) -> dict[str, Any]:
+    """The options of a record's class, each with its default."""
+    from dataclasses import fields
+
+    return {field.name: field.default for field in fields(record)}
+
+
 def _options(defaults: Any) -> str:
     required = inspect.Parameter.empty
     return ", ".join(
@@ -64,14 +71,13 @@ def _options(defaults: Any) -> str:
 
 
 def _strategies() -> Rows:
-    from dataclasses import fields
 
     from nasact.bilevel import STRATEGIES
 
     return [
         {
             "name": name,
-            "options": _options({field.name: field.default for field in fields(strategy)}),  # type: ignore[arg-type]
+            "options": _options(_defaults(strategy)),
             "guarantee": strategy.guarantee,
             "cost": strategy.cost,
             "source": strategy.source,
@@ -81,14 +87,13 @@ def _strategies() -> Rows:
 
 
 def _derivations() -> Rows:
-    from dataclasses import fields
 
     from nasact.derivation import DERIVATIONS
 
     return [
         {
             "name": name,
-            "options": _options({field.name: field.default for field in fields(method)}),  # type: ignore[arg-type]
+            "options": _options(_defaults(method)),
             "summary": method.summary,
             "cost": method.cost,
             "levels": ", ".join(method.levels) or "all",
@@ -99,14 +104,13 @@ def _derivations() -> Rows:
 
 
 def _regularisers() -> Rows:
-    from dataclasses import fields
 
     from nasact.bilevel import REGULARISERS
 
     return [
         {
             "name": name,
-            "options": _options({field.name: field.default for field in fields(regulariser)}),  # type: ignore[arg-type]
+            "options": _options(_defaults(regulariser)),
             "formula": regulariser.formula,
             "loss": regulariser.on,
             "source": regulariser.source,
@@ -116,14 +120,13 @@ def _regularisers() -> Rows:
 
 
 def _kernels() -> Rows:
-    from dataclasses import fields
 
     from nasact.mixture import KERNELS
 
     return [
         {
             "name": name,
-            "options": _options({field.name: field.default for field in fields(kernel)}),  # type: ignore[arg-type]
+            "options": _options(_defaults(kernel)),
             "summary": kernel.summary,
         }
         for name, kernel in KERNELS.items()

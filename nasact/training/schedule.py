@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,7 +48,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class _Annealed:
+class _Annealed(ABC):
     """From `start` in the first epoch to `end` in the last."""
 
     start: float = 1.0
@@ -62,8 +63,8 @@ class _Annealed:
             return self.end if epochs > 1 else self.start
         return float(self._at(epoch / (epochs - 1)))
 
-    def _at(self, part: float) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def _at(self, part: float) -> float: ...
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Make the genotype table: train every genotype of the small network, seed by seed, and say how far the ranking holds.
 
-Run it by `make genotype-table DATA=DIR`; DIR is what `nasact search --data-dir` takes. Every finished seed is kept under
-runs/genotypes: stopped, it goes on with the next.
+Run it by `make genotype-table DATA=DIR`; DIR is what `nasact search --data-dir` takes. Every finished seed is kept
+under runs/genotypes: stopped, it goes on with the next.
 
 A seed fixes the weights (those of nasact's model) and the order of the images (that of nasact's `fit`); all genotypes
 of a seed share both, so that they differ by their functions alone. They are measured at the budget and, trained on, at

@@ -13,11 +13,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from nasact.derivation.probe import keep
 from nasact.errors import MixtureError
 from nasact.mixture import Layout, Mixture
 from nasact.supernet import Genotype, SiteGene, Supernet
 from nasact.supernet.derivation import TopK, genotype_of, keep_top, kept_count
+from nasact.supernet.probe import keep
 
 Rated = tuple[float, Tensor]
 """What an alternative falls short by, at least 0, and its weights (*layout.shape, K)."""

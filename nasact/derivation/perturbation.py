@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.derivation.probe import Probe, Slot, keep
 from nasact.derivation.record import Derived, Given, require_level
 from nasact.errors import Divergence, StudyError
 from nasact.options import require_choice
 from nasact.supernet.derivation import TopK, genotype_of, kept_count
+from nasact.supernet.probe import Probe, Slot, keep
 from nasact.training.batches import permutation
 from nasact.training.loop import begin_fit, fit
 from nasact.training.metrics import evaluate

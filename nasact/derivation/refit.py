@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nasact.derivation.probe import Probe
 from nasact.derivation.record import Derived, Given
 from nasact.errors import StudyError
 from nasact.options import require_positive
 from nasact.supernet.derivation import TopK, derived_weights, genotype_of
+from nasact.supernet.probe import Probe
 from nasact.training.batches import batches
 from nasact.training.loop import begin_fit, fit
 from nasact.training.metrics import evaluate, evaluating, finite

@@ -17,9 +17,9 @@ from nasact.bilevel import build as build_strategy
 from nasact.derivation import Derived, Given, build, derive_by
 from nasact.derivation.alternatives import likeliest, near_genotypes, near_ties, original_genotype
 from nasact.derivation.halving import rungs, successive_halving
-from nasact.derivation.probe import Probe
 from nasact.errors import Divergence
 from nasact.supernet import Genotype, Supernet, relax
+from nasact.supernet.probe import Probe
 from nasact.training.loop import FitState, begin_fit, begin_search
 from nasact.training.metrics import evaluate
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nasact.mixture import Bank, Mixture, Normaliser
-from nasact.supernet import Supernet
+from nasact.supernet.supernet import Supernet
 from nasact.supernet.surgery import HOOKS
 
 

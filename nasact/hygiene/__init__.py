@@ -1,0 +1,36 @@
+"""Bank hygiene before a search: what sites see, how well conditioned their banks are, who is there twice.
+
+Knows supernets and the catalogue's records; nothing of studies, tasks or how a search is run.
+"""
+
+from nasact.hygiene.columns import EXACT, Columns, Redundant, condition, condition_centred, rank
+from nasact.hygiene.inputs import SiteInputs, outputs, site_inputs
+from nasact.hygiene.inspection import TOLERANCE, SiteBank, inspect_banks, inspect_site, keeping_order, spread_examples
+from nasact.hygiene.principles import Principle, principles
+from nasact.hygiene.reduction import DROPS, EXAMPLES, LEAST, Reduction, reduced, tidied
+
+__all__ = [
+    "DROPS",
+    "EXACT",
+    "EXAMPLES",
+    "LEAST",
+    "TOLERANCE",
+    "Columns",
+    "Principle",
+    "Reduction",
+    "Redundant",
+    "SiteBank",
+    "SiteInputs",
+    "condition",
+    "condition_centred",
+    "inspect_banks",
+    "inspect_site",
+    "keeping_order",
+    "outputs",
+    "principles",
+    "rank",
+    "reduced",
+    "site_inputs",
+    "spread_examples",
+    "tidied",
+]

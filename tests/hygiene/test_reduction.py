@@ -1,0 +1,233 @@
+"""Which candidates go: what every site has twice, by a rule that is written down, and never too many."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import nasact
+from nasact import activations
+from nasact.errors import MixtureError
+from nasact.hygiene import (
+    SiteBank,
+    SiteInputs,
+    inspect_banks,
+    inspect_site,
+    keeping_order,
+    principles,
+    reduced,
+    tidied,
+)
+
+NORMAL = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(2000, dtype=torch.float64) + 0.5) / 2000)
+
+
+def bank(names: list[str], x: Tensor = NORMAL, *, site: str = "act", own: str = "relu") -> SiteBank:
+    columns = torch.stack([activations.get(name)(x) for name in names], -1)
+    seen = SiteInputs(calls=1, seen=len(x), low=float(x.min()), high=float(x.max()), kept=(x[:, None],))
+    return inspect_site(site, own, names, seen, x, columns, 0.01)
+
+
+def redundant(names: list[str], x: Tensor = NORMAL, own: str = "relu") -> dict[str, str]:
+    return {each.name: str(each) for each in bank(names, x, own=own).redundant}
+
+
+def test_the_exact_identities_of_the_catalogue_are_named() -> None:
+    assert redundant(["relu", "identity", "abs"]) == {"abs": "abs = 2 relu - identity"}
+    assert redundant(["relu", "elu", "selu"]) == {"selu": "selu = -0.71 relu + 1.8 elu"}
+    assert redundant(["tanh", "identity", "tanhshrink"]) == {"tanhshrink": "tanhshrink = -tanh + identity"}
+    assert redundant(["squared_relu", "star_relu"]) == {"star_relu": "star_relu = 0.89 squared_relu - 0.45"}
+    assert redundant(["relu", "tanh", "sin", "cos"]) == {}
+
+
+def test_an_alias_depends_on_the_inputs() -> None:
+    assert redundant(["relu", "identity", "relu6"], NORMAL.abs() + 0.1) == {
+        "identity": "identity = relu",
+        "relu6": "relu6 = relu",
+    }
+    assert redundant(["relu", "identity", "relu6"]) == {"relu6": "relu6 = relu"}
+    assert redundant(["relu", "identity", "relu6"], 5 * NORMAL) == {}
+    assert redundant(["relu", "tanh"], -NORMAL.abs() - 0.1) == {"relu": "relu = 0 (constant)"}
+
+
+def test_a_near_alias_is_told_with_its_distance() -> None:
+    (found,) = bank(["gelu", "silu", "relu", "leaky_relu"]).redundant
+    assert (found.name, found.kind) == ("leaky_relu", "near")
+    # leaky_relu - relu = 0.01 min(x, 0): what relu does not explain of it is below a hundredth of its spread
+    assert 1e-3 < found.residual < 1e-2
+
+
+def test_who_stays_is_decided_by_the_rule() -> None:
+    assert keeping_order(["prelu", "softmax", "tanh", "relu"]) == ("tanh", "relu", "softmax", "prelu")
+    assert keeping_order(["sin", "prelu", "tanh"], ["prelu"]) == ("prelu", "sin", "tanh")
+    assert redundant(["relu6", "relu"], own="tanh") == {"relu": "relu = relu6"}  # the earlier one
+    assert redundant(["relu6", "relu"], own="relu") == {"relu6": "relu6 = relu"}  # the model's own one
+
+
+def test_only_what_every_site_has_twice_goes() -> None:
+    names = ["relu", "relu6", "tanh", "sin"]
+    small, large = bank(names, site="a"), bank(names, 5 * NORMAL, site="b")
+    assert reduced(names, {"a": small}, drop="aliases").kept == ("relu", "tanh", "sin")
+    assert reduced(names, {"a": small, "b": large}, drop="aliases").kept == tuple(names)
+    unreached = SiteInputs(calls=0, seen=0, low=float("nan"), high=float("nan"), kept=())
+    silent = SiteBank(site="c", own="relu", names=tuple(names), inputs=unreached, silent="the data never reaches it")
+    assert reduced(names, {"a": small, "c": silent}, drop="aliases").kept == ("relu", "tanh", "sin")
+    assert reduced(names, {"c": silent}, drop="aliases").kept == tuple(names)
+
+
+def test_another_stand_in_at_each_site_is_enough() -> None:
+    names = ["identity", "tanh", "relu6", "hardtanh"]
+    positive, negative = (NORMAL.abs() + 0.01).clamp(max=0.9), -NORMAL.abs().clamp(max=0.9) - 0.01
+    banks = {"a": bank(names, positive, own="tanh"), "b": bank(names, negative, site="b", own="tanh")}
+    found = reduced(names, banks, drop="aliases")
+    assert found.kept == ("identity", "tanh")
+    assert {site: str(each) for site, each in found.dropped["relu6"].items()} == {
+        "a": "relu6 = identity",
+        "b": "relu6 = 0 (constant)",
+    }
+
+
+def test_a_combination_goes_only_where_it_was_asked_for() -> None:
+    names = ["relu", "identity", "abs"]
+    banks = {"act": bank(names)}
+    assert reduced(names, banks, drop="none").kept == tuple(names)
+    assert reduced(names, banks, drop="aliases").kept == tuple(names)
+    assert reduced(names, banks, drop="dependent").kept == ("relu", "identity")
+    assert reduced(names, {"act": bank(names, own="abs")}, drop="dependent").kept == ("relu", "abs")
+    assert reduced(names, banks, drop="dependent", protected=names).kept == tuple(names)
+
+
+def test_what_would_leave_too_few_stays_with_the_reason() -> None:
+    names = ["relu", "relu6", "squared_relu", "star_relu"]
+    banks = {"act": bank(names)}
+    assert reduced(names, banks, drop="aliases").kept == ("relu", "squared_relu")
+    found = reduced(names, banks, drop="aliases", least=3)
+    assert found.kept == ("relu", "relu6", "squared_relu")
+    assert found.refused == {"relu6": "no fewer than 3 candidates may be left"}
+    assert "relu6 stays: no fewer than 3" in str(found)
+    two = ["relu", "relu6"]
+    assert reduced(two, {"act": bank(two)}, drop="dependent", least=1).kept == ("relu", "relu6")
+    one = reduced(["relu"], {"act": bank(["relu"])}, drop="dependent", least=5)
+    assert (one.kept, one.refused) == (("relu",), {})
+
+
+def test_an_unknown_way_to_drop_is_told_with_the_near_one() -> None:
+    with pytest.raises(MixtureError, match=r"unknown drop 'alias'.*Did you mean 'aliases'"):
+        reduced(["relu"], {}, drop="alias")
+
+
+ELEMENTWISE = [one.name for one in activations.candidates() if one.elementwise]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.sampled_from(ELEMENTWISE), min_size=2, max_size=7, unique=True),
+    st.lists(st.tuples(st.floats(0.1, 4), st.floats(-4, 4)), min_size=1, max_size=3),
+    st.sampled_from(["aliases", "dependent"]),
+    st.integers(1, 5),
+)
+def test_a_reduced_bank_keeps_its_promises(
+    names: list[str], sites: list[tuple[float, float]], drop: str, least: int
+) -> None:
+    inputs = {f"s{k}": scale * NORMAL + shift for k, (scale, shift) in enumerate(sites)}
+    banks = {site: bank(names, x, site=site, own=names[-1]) for site, x in inputs.items()}
+    found = reduced(names, banks, drop=drop, least=least)
+    assert [name for name in names if name in found.kept] == list(found.kept)
+    assert names[-1] in found.kept
+    assert len(found.kept) >= min(len(names), max(2, least))
+    assert set(found.kept).isdisjoint(found.dropped)
+    assert set(found.refused) <= set(found.kept)
+    backwards = {site: banks[site] for site in reversed(banks)}
+    assert reduced(names, backwards, drop=drop, least=least).kept == found.kept
+    for site, x in inputs.items():  # what it says of each that goes is so, by its own formula
+        for each in (sites[site] for sites in found.dropped.values()):
+            y = activations.get(each.name)(x)
+            made = each.offset + sum((c * activations.get(g)(x) for g, c in each.terms.items()), torch.zeros_like(x))
+            assert float((y - made).norm()) <= 0.0101 * float((y - y.mean()).norm()) + 2e-6 * float(y.norm())
+            assert len(each.terms) <= (1 if drop == "aliases" else len(names))
+
+
+def relaxing(model: nn.Module, **options: object):
+    return lambda names: nasact.relax(model, names, **options)
+
+
+class Small(nn.Module):
+    """One site is a module, one a functional call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.act = nn.ReLU()
+        self.head = nn.Linear(4, 8)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.norm(self.conv(x))).mean((2, 3))
+        return self.out(F.relu(self.head(x)))
+
+
+def test_a_supernet_is_relaxed_anew_without_what_is_there_twice() -> None:
+    torch.manual_seed(0)
+    make, x = relaxing(Small()), torch.randn(300, 1, 8, 8)
+    space, told = ("relu", "relu6", "tanh", "identity", "hardtanh"), []
+    found = tidied(make, space, x, drop="aliases", tell=told.append)
+    assert len(found.mixtures()) == 2
+    assert {mixture.names for mixture in found.mixtures().values()} == {("relu", "tanh", "identity", "hardtanh")}
+    assert told == ["hygiene: 4 of 5 candidates are searched; without relu6: relu6 = relu"]
+    assert [m.names for m in tidied(make, space, x, drop="aliases").mixtures().values()] == [
+        m.names for m in found.mixtures().values()
+    ]
+    assert {mixture.names for mixture in tidied(make, space, x, drop="none").mixtures().values()} == {space}
+
+
+def test_the_own_function_of_a_model_counts_where_it_joins() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(0.3), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    make, x = relaxing(model, init="original", normaliser="affine"), torch.randn(200, 8)
+    found = tidied(make, ("relu6", "tanh", "sin"), x, drop="aliases").mixtures()
+    # the first site's own function is no stand-in for relu6, the second's is: relu6 stays
+    assert found["1"].names == ("relu6", "tanh", "sin", "original")
+    assert found["3"].names == ("relu6", "tanh", "sin", "relu")
+    one = tidied(make, ("tanh", "relu6", "relu"), x, drop="aliases").mixtures()
+    assert one["1"].names == ("tanh", "relu", "original")
+
+
+def test_a_residual_network_of_torchvision_is_inspected_site_by_site() -> None:
+    torch.manual_seed(0)
+    net = nasact.relax(torchvision.models.resnet18(num_classes=10), ["relu", "tanh", "identity", "leaky_relu", "relu6"])
+    banks = inspect_banks(net, torch.randn(8, 3, 32, 32))
+    assert list(banks) == list(net.mixtures())
+    assert len(banks) == 17
+    assert all(found.columns is not None for found in banks.values())
+    assert all("leaky_relu" in {each.name for each in found.redundant} for found in banks.values())
+    assert all(found.condition_centred > 1 and found.rank < 5 for found in banks.values())
+    assert "leaky_relu" in reduced(("relu", "tanh", "identity", "leaky_relu", "relu6"), banks, drop="aliases").dropped
+
+
+def test_the_three_principles_are_checked() -> None:
+    def told(names: list[str], own: str, x: Tensor = NORMAL) -> list[tuple[bool | None, str]]:
+        return [(each.holds, each.found) for each in principles({"act": bank(names, x, own=own)})]
+
+    assert told(["sigmoid", "bounded_ramp"], "sigmoid") == [
+        (True, "all take any number"),
+        (True, "sigmoid has [0, 1], and so have all"),
+        (True, "full rank at every site"),
+    ]
+    domain, same, independent = told(["relu", "relu6", "tanh"], "relu")
+    assert domain[0]
+    assert same == (False, "relu has [0, inf), but relu6 [0, 6]; tanh [-1, 1]")
+    assert independent == (False, "rank 2 of 3 at act")
+    assert [holds for holds, _ in told(["relu", "tanh"], "relu", NORMAL[:3])] == [True, False, None]
+
+
+def test_a_function_that_overflows_has_another_domain() -> None:
+    large = 1e20 * NORMAL
+    found = bank(["relu", "squared_relu"], large)
+    assert found.overflows == ("squared_relu",)
+    assert principles({"act": found})[0].found == "squared_relu is not finite at some inputs"

@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help install search test test-slow bench bench-accuracy genotype-table bench-search check format docs clean
+.PHONY: help install search test test-slow bench bench-accuracy genotype-table bench-search bench-derived check format docs clean
 
 help:
 	@echo "make search      search the activations of a small network on real data (digits), end to end"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-accuracy DATA=DIR   whether the table costs accuracy, on Fashion-MNIST in DIR (about 20 minutes)"
 	@echo "make genotype-table DATA=DIR   train every genotype of a small network, on MNIST in DIR (20 minutes, restartable)"
 	@echo "make bench-search DATA=DIR   how good each strategy's genotypes are among all 625, on MNIST in DIR (restartable)"
+	@echo "make bench-derived DATA=DIR   what a derived network keeps, on Fashion-MNIST and CIFAR-10 in DIR (hours, restartable)"
 	@echo "make check       lint, format, types, import layers, docs in step with the code"
 	@echo "make format      format the code"
 	@echo "make docs        write the generated parts of the docs anew"
@@ -58,6 +59,10 @@ genotype-table: $(INSTALLED)
 
 bench-search: $(INSTALLED)
 	$(BIN)/python benchmarks/search.py --data $(DATA) --json benchmarks/genotypes/ranking.json
+
+bench-derived: $(INSTALLED)
+	$(BIN)/python benchmarks/derived.py --data $(DATA) --json benchmarks/results/derived.json
+	$(BIN)/python benchmarks/page.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

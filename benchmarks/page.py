@@ -13,8 +13,9 @@ from report import RESULTS, Results, describe, markdown
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "performance.md"
-RANKING, ALGORITHMS = HERE / "genotypes" / "ranking.json", HERE.parent / "docs" / "algorithms.md"
-BEGIN, END = "<!-- begin: results (written by benchmarks/page.py) -->\n", "<!-- end: results -->"
+ALGORITHMS = HERE.parent / "docs" / "algorithms.md"
+ON_ALGORITHMS = {"results": HERE / "genotypes" / "ranking.json", "derived": RESULTS / "derived.json"}
+"""Markers on that page, and where their numbers lie."""
 SCRIPTS = ("mixture", "steps", "first_call", "errors", "tools", "accuracy")
 
 
@@ -41,24 +42,24 @@ def read() -> list[Results]:
     return results
 
 
-def ranking() -> str:
-    """How good each strategy's genotypes are, as benchmarks/search.py found it."""
-    found = Results.read(RANKING)
+def whole(path: Path) -> str:
+    """All groups of one script: how good each strategy's genotypes are, or what a derived network keeps."""
+    found = Results.read(path)
     if found.quick:
-        raise SystemExit(f"{RANKING} is of a run with --quick: its numbers mean nothing")
+        raise SystemExit(f"{path} is of a run with --quick: its numbers mean nothing")
     parts = [describe(found.machine).replace("\n", "; ") + "."]
     parts += [f"**{group.title}**\n\n{markdown(group.rows, group.measured)}" for group in found.groups]
     return "\n\n".join(parts) + "\n"
 
 
-def written(page: Path, wanted: str, *, checking: bool) -> bool:
-    """Put `wanted` between the markers of the page; false where `checking` finds something else there."""
+def written(page: Path, name: str, wanted: str, *, checking: bool) -> bool:
+    """Put `wanted` between the markers `name` of the page; false where `checking` finds something else there."""
     text = page.read_text()
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    head, begin, rest = text.partition(f"<!-- begin: {name} (written by benchmarks/page.py) -->\n")
+    _, end, tail = rest.partition(f"<!-- end: {name} -->")
     if not begin or not end:
-        raise SystemExit(f"{page}: the markers of the results are missing")
-    new = f"{head}{BEGIN}\n{wanted}\n{END}{tail}"
+        raise SystemExit(f"{page}: the markers of {name!r} are missing")
+    new = f"{head}{begin}\n{wanted}\n{end}{tail}"
     if new != text and checking:
         sys.stdout.write(f"{page.name} is out of step with what was measured: run `python benchmarks/page.py`\n")
         return False
@@ -72,8 +73,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of step")
     checking = parser.parse_args().check
-    wanted = {PAGE: passage(read()), **({ALGORITHMS: ranking()} if RANKING.exists() else {})}
-    in_step = [written(page, text, checking=checking) for page, text in wanted.items()]
+    wanted = [(PAGE, "results", passage(read()))]
+    wanted += [(ALGORITHMS, name, whole(path)) for name, path in ON_ALGORITHMS.items() if path.exists()]
+    in_step = [written(*each, checking=checking) for each in wanted]
     return 0 if all(in_step) else 1
 
 

@@ -55,9 +55,11 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        if self.at_most is None or self.stretch is None:
+        if self.at_most is None:
             return ""
-        return "stretch" if self.value <= self.stretch else "met" if self.value <= self.at_most else "missed"
+        if self.stretch is not None and self.value <= self.stretch:
+            return "stretch"
+        return "met" if self.value <= self.at_most else "missed"
 
     @property
     def measured(self) -> str:

@@ -29,6 +29,8 @@ from nasact.bilevel.strategies import (
     Unrolled,
     alpha_moves_from,
     build,
+    candidates_left,
+    registered_name,
     regularise,
     weight_step,
 )
@@ -62,8 +64,10 @@ __all__ = [
     "alpha_moves_from",
     "build",
     "build_regularisers",
+    "candidates_left",
     "check_search_moves",
     "inner_step",
+    "registered_name",
     "regularise",
     "weight_step",
 ]

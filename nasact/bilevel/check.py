@@ -13,7 +13,7 @@ from nasact.bilevel.hypergradients import first_order
 from nasact.bilevel.inner import InnerStep
 from nasact.bilevel.problem import Batch, Gradients, SupernetProblem
 from nasact.bilevel.snapshot import Snapshot, same_bits
-from nasact.bilevel.strategies import STRATEGIES, SearchState, Strategy
+from nasact.bilevel.strategies import SearchState, Strategy, registered_name
 from nasact.bilevel.strategies.resting import alpha_moves_from
 from nasact.bilevel.strategies.state import alpha_names
 from nasact.errors import SurgeryError
@@ -29,7 +29,7 @@ def check_search_moves(strategy: Strategy, state: SearchState, train: Batch, val
     does is held to that, and its alphas are still to have a gradient: else a mixture would not reach the loss.
     `state`, its gradients and the random generators are restored exactly, whether the check passes or not.
     """
-    name = _name(strategy)
+    name = registered_name(strategy)
     before, progress, moves_from = Snapshot.take(state), state.progress, alpha_moves_from(strategy)
     try:
         strategy.alpha_gradient(state, train, val)
@@ -103,7 +103,3 @@ def _moved(before: Snapshot, state: SearchState) -> bool:
     # At the border of its feasible set a projection may take the whole step back: look at the step without it.
     state.alpha_optimiser.step()
     return not _rested(before, state)
-
-
-def _name(strategy: Strategy) -> str:
-    return next((name for name, cls in STRATEGIES.items() if type(strategy) is cls), type(strategy).__name__)

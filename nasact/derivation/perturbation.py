@@ -52,6 +52,11 @@ class Perturbation:
             raise StudyError(f"epochs must be at least 0, but got {self.epochs}")
         require_choice("by", self.by, ("loss", "accuracy"))
 
+    def refusal(self, top_k: TopK) -> str | None:
+        if top_k == "all":
+            return "it looks for functions that a site can do without, and top_k 'all' keeps every one; use magnitude"
+        return None
+
     def derive(self, given: Given, top_k: TopK) -> Derived:
         require_level("perturbation", self, given.supernet)
         counts = {name: kept_count(name, m, top_k) for name, m in given.supernet.mixtures().items()}

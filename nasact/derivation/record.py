@@ -47,7 +47,10 @@ class Derived:
 
 
 class Derivation(Protocol):
-    """How a supernet becomes a genotype: a frozen record of options."""
+    """How a supernet becomes a genotype: a frozen record of options.
+
+    One that is asked for nothing by some `top_k` tells it by `refusal(top_k)`: why, or None.
+    """
 
     source: ClassVar[str]
     summary: ClassVar[str]
@@ -62,6 +65,12 @@ class Derivation(Protocol):
         normalised, Divergence where what it trains leaves the finite numbers.
         """
         ...
+
+
+def refusal(method: Derivation, top_k: TopK) -> str | None:
+    """Why a study may not ask `method` for that `top_k`; None where it may."""
+    told: str | None = method.refusal(top_k) if hasattr(method, "refusal") else None
+    return told
 
 
 def require_level(name: str, method: Derivation, supernet: Supernet) -> None:

@@ -23,7 +23,9 @@ from nasact.study.spec import NOT_OF_A_TRIAL, Temperature, TrialSpec
 
 _SPACE: Path = ("search_space",)
 _NORMALISER: Path = ("search", "normaliser")
-_BANK = ("search_space", "derive")
+_EPOCHS: Path = ("search", "epochs")
+_WARMUP: Path = ("search", "warmup")
+_TOGETHER = ({"search_space", "derive"}, {"search", "derive"})
 _LARGEST = 2**63
 
 
@@ -177,15 +179,21 @@ def _at_the_ends(
 
 
 def _in_pairs(template: dict[str, Any], domains: Mapping[Path, Domain], written: Mapping[Path, Path]) -> list[Problem]:
-    """Two domains that are each right may contradict each other: top_k up to 4, and subsets from 2."""
+    """Two domains that are each right may contradict each other: top_k up to 4, and subsets from 2.
+
+    All others are at their representatives, but the search is as short as they let it be.
+    """
     problems = []
+    bounds = {_EPOCHS: min, _WARMUP: max}
+    shortest = {path: bound(domains[path].extremes()) for path, bound in bounds.items() if path in domains}
     for (one, first), (two, second) in itertools.combinations(domains.items(), 2):
-        if one[:-1] != two[:-1] and not (one[0] in _BANK and two[0] in _BANK):
+        if one[:-1] != two[:-1] and not any({one[0], two[0]} <= sections for sections in _TOGETHER):
             continue
         for a, b in itertools.product(first.extremes(), second.extremes()):
-            _, found = validated(put(put(template, one, a), two, b), written)
-            drawn = f"(with {dotted(one)}: {shown(a)} and {dotted(two)}: {shown(b)})"
-            problems += [Problem(problem.path, f"{problem.message} {drawn}") for problem in found]
+            values = {**shortest, one: a, two: b}
+            _, found = validated(_fill(template, values), written)
+            drawn = " and ".join(f"{dotted(path)}: {shown(value)}" for path, value in values.items())
+            problems += [Problem(problem.path, f"{problem.message} (with {drawn})") for problem in found]
             if found:
                 break
     return problems

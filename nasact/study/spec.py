@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from nasact.study import names, options, shorthand
+from nasact.study import names, options, shorthand, together
 from nasact.study.components import (
     Component,
     Dataset,
@@ -44,6 +44,20 @@ def _top_k(value: Any) -> int | Literal["all"]:
         return "all"
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"must be a whole number of at least 1, or 'all', but got {value!r}")
+    return value
+
+
+def _held_out(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if value <= 0:
+            raise ValueError(
+                f"must be greater than 0, but got {value}: the mixture weights are trained on the validation examples, "
+                "and trials are judged by them"
+            )
+        if value >= 1:
+            raise ValueError(
+                f"must be less than 1, but got {value}: the network's weights are trained on the examples that are left"
+            )
     return value
 
 
@@ -90,7 +104,7 @@ class Task(Node):
 
     dataset: Dataset
     model: Model
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    validation: Annotated[float, BeforeValidator(_held_out), Field(gt=0, lt=1)] = 0.2
     train_limit: AtLeastOne | None = None
     test_limit: AtLeastOne | None = None
 
@@ -181,18 +195,16 @@ class Search(Node):
 
     @model_validator(mode="after")
     def _strategy_serves_normaliser(self) -> Search:
-        served = names.normalisers_of(self.strategy.name)
-        if served and self.normaliser not in served:
-            expected = " or ".join(served)
-            message = f"strategy {self.strategy.name!r} needs {expected}, but the normaliser is {self.normaliser!r}"
-            raise at(("normaliser",), message)
+        refused = together.refused_normaliser(self)
+        if refused is not None:
+            raise at(*refused)
         return self
 
     @model_validator(mode="after")
-    def _alpha_has_its_epochs(self) -> Search:
-        if self.warmup >= self.epochs:
-            message = f"must be smaller than search.epochs, but got (warmup={self.warmup}, epochs={self.epochs})"
-            raise at(("warmup",), message)
+    def _schedules_have_their_epochs(self) -> Search:
+        refused = together.refused_length(self)
+        if refused is not None:
+            raise at(*refused)
         return self
 
 
@@ -243,11 +255,10 @@ class TrialSpec(Node):
     outer: Outer = Field(default_factory=Outer)
 
     @model_validator(mode="after")
-    def _top_k_fits_space(self) -> TrialSpec:
-        top_k, size = self.derive.top_k, len(self.search_space)
-        if isinstance(top_k, int) and top_k > size:
-            message = f"must not be larger than the candidate set, but got (top_k={top_k}, candidates={size})"
-            raise at(("derive", "top_k"), message)
+    def _top_k_is_there(self) -> TrialSpec:
+        refused = together.refused_top_k(self)
+        if refused is not None:
+            raise at(*refused)
         return self
 
     @model_validator(mode="after")

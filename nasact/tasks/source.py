@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from nasact.errors import DataError
-from nasact.tasks.split import Data, Split, TestSet, check_split
+from nasact.tasks.split import WHY_VALIDATION, Data, Split, TestSet, check_split
 from nasact.tasks.stratify import stratified_sample, stratified_split
 
 # which test examples a `test_limit` keeps, and which a fixed test split holds, must not depend on a study's seed
@@ -43,7 +43,9 @@ class Source:
         if train_limit is not None:
             pool = pool.take(stratified_sample(pool.y, train_limit, seed, place=place, option="train_limit"))
         if val is None:
-            kept, held = stratified_split(pool.y, validation, seed, place=place, option="validation")
+            kept, held = stratified_split(
+                pool.y, validation, seed, place=place, option="validation", why=WHY_VALIDATION
+            )
             pool, val = pool.take(kept), pool.take(held)
         test = self.test if test_limit is None else TestSet(_Limited(self.test, test_limit, place))
         return Data(name, pool, val, self.classes, tuple(self.train.x.shape[1:]), test)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from nasact.errors import DataError
 
+WHY_VALIDATION = ", to train the mixture weights on and to judge trials by"
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -29,7 +31,9 @@ class Split:
         return Split(self.x[indices], self.y[indices])
 
 
-def check_split(split: Split, place: str, classes: int, input_shape: tuple[int, ...] | None = None) -> None:
+def check_split(
+    split: Split, place: str, classes: int, input_shape: tuple[int, ...] | None = None, *, why: str = ""
+) -> None:
     """DataError, naming `place` and the first bad example, unless `split` is what training relies on."""
     if not isinstance(split, Split):
         raise DataError(f"{place}: expected a Split, but got {type(split).__name__}")
@@ -45,7 +49,7 @@ def check_split(split: Split, place: str, classes: int, input_shape: tuple[int, 
     if len(split.x) != len(split.y):
         raise DataError(f"{place}: as many examples as labels must come, but got {len(split.x)} and {len(split.y)}")
     if len(split.y) == 0:
-        raise DataError(f"{place}: holds no examples: at least 1 is needed")
+        raise DataError(f"{place}: holds no examples: at least 1 is needed{why}")
     if input_shape is not None and tuple(split.x.shape[1:]) != tuple(input_shape):
         raise DataError(
             f"{place}.x: examples must have the shape {tuple(input_shape)}, but have {tuple(split.x.shape[1:])}"
@@ -122,7 +126,7 @@ class Data:
             raise DataError(f"{place}: test must be a TestSet, but got {type(self.test).__name__}")
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
         check_split(self.train, f"{place}: train", self.classes, self.input_shape)
-        check_split(self.val, f"{place}: val", self.classes, self.input_shape)
+        check_split(self.val, f"{place}: val", self.classes, self.input_shape, why=WHY_VALIDATION)
         self.test.expect(f"{place}: test", self.classes, self.input_shape)
 
     def train_and_val(self) -> Split:

@@ -27,11 +27,13 @@ def apportion(sizes: list[int], caps: list[int], total: int) -> list[int]:
     return seats
 
 
-def stratified_split(y: Tensor, fraction: float, seed: int, *, place: str, option: str) -> tuple[Tensor, Tensor]:
+def stratified_split(
+    y: Tensor, fraction: float, seed: int, *, place: str, option: str, why: str = ""
+) -> tuple[Tensor, Tensor]:
     """Indices (rest, held out) with `fraction` of the examples held out, in each class as near as whole numbers allow.
 
     Every class keeps at least one example in the rest; a class with a single example is never held out. Both come
-    shuffled. `option` is the user's name for the fraction in messages.
+    shuffled. `option` is the user's name for the fraction in messages, `why` says what those held out are needed for.
     """
     if not 0.0 < fraction < 1.0:
         raise DataError(f"{place}: `0 < {option} < 1` must hold, but got {option}={fraction!r}")
@@ -39,7 +41,9 @@ def stratified_split(y: Tensor, fraction: float, seed: int, *, place: str, optio
     caps = [len(group) - 1 for group in groups]
     held = round(len(y) * fraction)
     if held < 1:
-        raise DataError(f"{place}: {option}={fraction:g} of {len(y)} examples holds out none: at least 1 is needed")
+        raise DataError(
+            f"{place}: {option}={fraction:g} of {len(y)} examples holds out none: at least 1 is needed{why}"
+        )
     if held > sum(caps):
         raise DataError(
             f"{place}: {option}={fraction:g} of {len(y)} examples in {len(groups)} classes holds out {held}, "

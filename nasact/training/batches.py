@@ -41,10 +41,10 @@ def batch_sizes(count: int, batch_size: int) -> tuple[int, ...]:
     return (size,) * whole + ((rest,) if rest > 1 else ())
 
 
-def require_examples(split: Labelled, place: str) -> int:
-    """The number of examples; DataError where there is none."""
+def require_examples(split: Labelled, place: str, why: str = "") -> int:
+    """The number of examples; DataError where there is none, with what they are needed for."""
     if len(split.y) == 0:
-        raise DataError(f"{place}: the split is empty: at least 1 example is needed, but got 0")
+        raise DataError(f"{place}: the split is empty: at least 1 example is needed{why}, but got 0")
     return len(split.y)
 
 

@@ -19,6 +19,7 @@ from nasact.bilevel import Regulariser, SearchState, Strategy, check_search_move
 from nasact.errors import Divergence
 from nasact.supernet import Supernet
 from nasact.training.batches import Labelled, batches, endless_batches, require_examples
+from nasact.training.lengths import require_long_enough
 from nasact.training.metrics import Loss, evaluate, finite
 from nasact.training.optimisers import OptimiserOptions, build_optimiser
 from nasact.training.schedule import Constant, Schedule
@@ -173,7 +174,16 @@ def search(run: SearchRun, train: Labelled, val: Labelled, *, epochs: int, batch
     Before the very first step it is asserted that a step moves alpha, on a copy of everything that a step changes.
     """
     require_examples(train, "search: training data")
-    require_examples(val, "search: validation data")
+    require_examples(val, "search: validation data", ", to train the mixture weights on")
+    require_long_enough(
+        run.strategy,
+        run.state.regularisers,
+        run.schedule,
+        examples=len(train.y),
+        batch_size=batch_size,
+        epochs=epochs,
+        warmup=run.warmup,
+    )
     while run.epoch < epochs:
         started = time.perf_counter()
         temperature = run.schedule.temperature(max(0, run.epoch - run.warmup), epochs - run.warmup)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from nasact.errors import StudyError
 from nasact.registry import Registry
 
 
 class Schedule(Protocol):
-    """A frozen record of hyperparameters; `epoch` counts from 0 to `epochs - 1`."""
+    """A frozen record of hyperparameters; `epoch` counts from 0 to `epochs - 1`.
+
+    One that needs more than one epoch after the warm-up tells `least_epochs`.
+    """
 
     def temperature(self, epoch: int, epochs: int) -> float: ...
+
+
+def least_epochs(schedule: Schedule) -> int:
+    """The smallest number of epochs after the warm-up that it can do with."""
+    told: int = getattr(schedule, "least_epochs", 1)
+    return told
 
 
 class ScheduleOptions(Protocol):
@@ -50,6 +59,8 @@ class Constant:
 @dataclass(frozen=True)
 class _Annealed(ABC):
     """From `start` in the first epoch to `end` in the last."""
+
+    least_epochs: ClassVar[int] = 2
 
     start: float = 1.0
     end: float = 0.1

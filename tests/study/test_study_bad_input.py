@@ -95,6 +95,61 @@ AFTER_GOOD = {
         "search:\n  epochs: 5\n  warmup: 5",
         "m.yaml:5: search.warmup: must be smaller than search.epochs, but got (warmup=5, epochs=5)",
     ),
+    "annealed in one epoch": (
+        "search:\n  epochs: 3\n  warmup: 2\n  temperature: {end: 0.1}",
+        "m.yaml:6: search.temperature: one that is annealed starts in one epoch and ends in another: that takes 2 "
+        "epochs after the warm-up, but got (epochs=3, warmup=2)",
+    ),
+    "more stages than epochs": (
+        "search:\n  epochs: 3\n  strategy:\n    name: shrink\n    stages: 5",
+        "m.yaml:7: search.strategy.stages: each of the 5 stages must last an epoch at least: that takes 5 epochs, "
+        "but got (epochs=3)",
+    ),
+    "more stages than epochs, in short form": (
+        "search: {epochs: 3, strategy: shrink}",
+        "m.yaml:3: search.strategy.stages: each of the 4 stages must last an epoch at least: that takes 4 epochs, "
+        "but got (epochs=3)",
+    ),
+    "more counts than epochs after the warm-up": (
+        "search: {epochs: 5, warmup: 3, strategy: {name: shrink, counts: '3, 1'}}",
+        "m.yaml:3: search.strategy.counts: each of the 3 stages must last an epoch at least: that takes 3 epochs "
+        "after the warm-up, but got (epochs=5, warmup=3)",
+    ),
+    "a cycle of less than an epoch": (
+        "search: {epochs: 10, strategy: {name: cycles, begin: 0.5, end: 0.55}}",
+        "m.yaml:3: search.strategy.end: the cycle of alpha must last an epoch at least: that takes 20 epochs, "
+        "but got (epochs=10)",
+    ),
+    "a regulariser that comes too late": (
+        "search: {epochs: 10, regularisers: [{name: entropy, start: 0.95}]}",
+        "m.yaml:3: search.regularisers.0.start: the rise of its coefficient must last an epoch at least: that takes 20 "
+        "epochs, but got (epochs=10)",
+    ),
+    "stages that only some epochs hold": (
+        "search:\n  epochs: {low: 4, high: 9}\n  warmup: {low: 0, high: 2}\n"
+        "  strategy: {name: shrink, stages: {low: 2, high: 3}}",
+        "m.yaml:6: search.strategy.stages: each of the 3 stages must last an epoch at least: that takes 3 epochs after "
+        "the warm-up, but got (epochs=4, warmup=2) (with search.epochs: 4 and search.warmup: 2 and "
+        "search.strategy.stages: 3)",
+    ),
+    "a strategy with a normaliser that it cannot serve": (
+        "search: {strategy: gaea, normaliser: affine}",
+        "m.yaml:3: search.normaliser: strategy 'gaea' cannot serve normaliser 'affine': its steps move the mixture "
+        "weights themselves on a simplex; use convex",
+    ),
+    "more to keep than the search leaves": (
+        "search: {strategy: shrink}\nderive: {top_k: 2}",
+        "m.yaml:4: derive.top_k: strategy 'shrink' leaves 1 of 4 candidates at each site, but got 2",
+    ),
+    "more to keep than the last count": (
+        "search: {strategy: {name: shrink, counts: '3, 2'}}\nderive: {top_k: 3}",
+        "m.yaml:4: derive.top_k: strategy 'shrink' leaves 2 of 4 candidates at each site, but got 3",
+    ),
+    "nothing to leave out": (
+        "derive: {top_k: all, method: perturbation}",
+        "m.yaml:3: derive.top_k: derivation 'perturbation' cannot serve here: it looks for functions that a site can "
+        "do without, and top_k 'all' keeps every one; use magnitude",
+    ),
     "no epochs": ("search: {epochs: 0}", "m.yaml:3: search.epochs: must be at least 1, but got 0"),
     "no batch": ("search: {batch_size: 0}", "m.yaml:3: search.batch_size: must be at least 1, but got 0"),
     "negative seed": ("seed: -1", "m.yaml:3: seed: must be at least 0, but got -1"),
@@ -284,11 +339,13 @@ WHOLE = {
     ),
     "validation of one": (
         "search_space: basic\ntask: {dataset: digits, model: mlp, validation: 1}",
-        "m.yaml:2: task.validation: must be less than 1, but got 1",
+        "m.yaml:2: task.validation: must be less than 1, but got 1: the network's weights are trained on the examples "
+        "that are left",
     ),
     "validation of none": (
         "search_space: basic\ntask: {dataset: digits, model: mlp, validation: 0}",
-        "m.yaml:2: task.validation: must be greater than 0, but got 0",
+        "m.yaml:2: task.validation: must be greater than 0, but got 0: the mixture weights are trained on the "
+        "validation examples, and trials are judged by them",
     ),
     "empty candidate set": (
         TASK + "search_space: []",
@@ -334,7 +391,7 @@ def test_bad_study_is_told_in_these_lines(name: str) -> None:
 
 
 def test_table_is_whole() -> None:
-    assert len(CASES) >= 80
+    assert len(CASES) >= 92
 
 
 def test_good_text_of_the_table_is_good() -> None:

@@ -130,7 +130,7 @@ def test_fill_refuses_what_no_sampler_may_say(params: dict[str, Any], line: str)
 
 
 def test_range_outside_its_field_is_refused_even_where_its_middle_is_inside() -> None:
-    with pytest.raises(StudyError, match=r"^task.validation: must be less than 1, but got 1.5$"):
+    with pytest.raises(StudyError, match=r"^task.validation: must be less than 1, but got 1.5: the network"):
         study(task=TASK | {"validation": {"low": 0.1, "high": 1.5}})
 
 

@@ -128,7 +128,7 @@ STUDIES = st.fixed_dictionaries(
             ),
             level=scalar_or_domain(["layer", "channel", "neuron"]),
             temperature=reals(0.1, 5.0) | mapping(start=reals(0.1, 5.0), end=reals(0.01, 0.1)),
-            epochs=wholes(1, 50),
+            epochs=wholes(2, 50),  # to be annealed takes two
             optimiser=mapping(name=scalar_or_domain(["adam", "adamw", "sgd"]), lr=reals(1e-4, 1.0)),
         ),
         "derive": st.just({"top_k": "all"}),

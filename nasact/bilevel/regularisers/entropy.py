@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from nasact.bilevel.parts import Part
 from nasact.bilevel.regularisers.record import Seen, Setting
 from nasact.errors import StudyError
 from nasact.options import require_choice, require_positive
@@ -37,6 +38,12 @@ class Entropy:
         if not 0 <= self.start < 1:
             raise StudyError(f"start must be a part of the search, from 0 to below 1, but got {self.start}")
         require_choice("schedule", self.schedule, ("linear", "cosine"))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The rise; at its very beginning lambda is still 0."""
+        after = math.nextafter(self.start, 1.0)
+        return (Part(what="the rise of its coefficient", option="start", begin=self.start, acts_from=after),)
 
     def refusal(self, setting: Setting) -> str | None:
         normaliser = setting.normaliser

@@ -44,7 +44,10 @@ class Setting:
 
 
 class Penalty(Protocol):
-    """A term added to a loss: a frozen record of hyperparameters and a pure function."""
+    """A term added to a loss: a frozen record of hyperparameters and a pure function.
+
+    One that acts in a part of the search only tells its `parts` (see `parts.Part`).
+    """
 
     name: ClassVar[str]
     source: ClassVar[str]

@@ -22,7 +22,7 @@ from nasact.bilevel.strategies.random import Random
 from nasact.bilevel.strategies.regularised import regularise
 from nasact.bilevel.strategies.resting import alpha_moves_from
 from nasact.bilevel.strategies.shrink import Shrink
-from nasact.bilevel.strategies.state import SearchState, StepReport, Strategy
+from nasact.bilevel.strategies.state import SearchState, StepReport, Strategy, candidates_left
 from nasact.bilevel.strategies.unrolled import Unrolled
 from nasact.options import from_options
 from nasact.registry import Registry
@@ -46,6 +46,11 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
     return from_options(f"strategy {name!r}", STRATEGIES.get(name), options)
 
 
+def registered_name(strategy: Strategy) -> str:
+    """What messages call it: the name that it is registered under, or that of its class."""
+    return next((name for name, cls in STRATEGIES.items() if type(strategy) is cls), type(strategy).__name__)
+
+
 __all__ = [
     "DARTS",
     "GAEA",
@@ -65,6 +70,8 @@ __all__ = [
     "Unrolled",
     "alpha_moves_from",
     "build",
+    "candidates_left",
+    "registered_name",
     "regularise",
     "weight_step",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from nasact.bilevel.hypergradients import Hypergradient, first_order
+from nasact.bilevel.parts import Part
 from nasact.bilevel.problem import Batch, Loss, gradients
 from nasact.bilevel.strategies.alternating import alpha_gradient
 from nasact.bilevel.strategies.resting import rest
@@ -57,6 +58,16 @@ class Cycles:
     @property
     def alpha_moves_from(self) -> float:
         return self.begin
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The cycles; one that was given no length at all is not wanted."""
+        cycles = (
+            Part(what="the first cycle", option="begin", begin=0.0, end=self.begin),
+            Part(what="the cycle of alpha", option="end", begin=self.begin, end=self.end),
+            Part(what="the last cycle", option="end", begin=self.end, end=1.0),
+        )
+        return tuple(cycle for cycle in cycles if cycle.begin < cycle.end)
 
     def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> SearchState:
         return start(

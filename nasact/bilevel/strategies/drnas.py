@@ -38,6 +38,7 @@ class DrNAS:
     guarantee: ClassVar[str] = "an unbiased gradient of the expected validation loss and of the KL; order 1 in w"
     cost: ClassVar[str] = "about 2 times joint"
     normalisers: ClassVar[tuple[str, ...]] = ("dirichlet",)
+    why_these: ClassVar[str] = "it learns the distribution that the weights come from"
 
     lr: float = 3e-3
     pull: float = 1e-3
@@ -48,7 +49,7 @@ class DrNAS:
             raise StudyError(f"pull must be a number of at least 0, but got {self.pull}")
 
     def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> SearchState:
-        require_normaliser("drnas", supernet, self.normalisers, "it learns the distribution that the weights come from")
+        require_normaliser("drnas", self, supernet)
         return start(supernet, weight_optimiser, loss, alpha_lr=self.lr)
 
     def alpha_gradient(self, state: SearchState, train: Batch, val: Batch) -> Hypergradient:

@@ -36,6 +36,7 @@ class Fair:
     guarantee: ClassVar[str] = "the gradient of the validation loss and of the gates' own term; order 1 in w"
     cost: ClassVar[str] = "about 2 times joint"
     normalisers: ClassVar[tuple[str, ...]] = ("sigmoid",)
+    why_these: ClassVar[str] = "its functions do not share a sum of one"
 
     lr: float = 3e-3
     scale: float = 10.0
@@ -46,7 +47,7 @@ class Fair:
             raise StudyError(f"scale must be a number of at least 0, but got {self.scale}")
 
     def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> SearchState:
-        require_normaliser("fair", supernet, self.normalisers, "its functions do not share a sum of one")
+        require_normaliser("fair", self, supernet)
         return start(supernet, weight_optimiser, loss, alpha_lr=self.lr)
 
     def alpha_gradient(self, state: SearchState, train: Batch, val: Batch) -> Hypergradient:

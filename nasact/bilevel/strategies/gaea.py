@@ -34,6 +34,7 @@ class GAEA:
     guarantee: ClassVar[str] = "weights stay on the simplex and above zero; on a linear loss exactly softmax(-lr t g)"
     cost: ClassVar[str] = "about 2 times joint"
     normalisers: ClassVar[tuple[str, ...]] = ("convex",)
+    why_these: ClassVar[str] = "its steps move the mixture weights themselves on a simplex"
 
     lr: float = 0.1
     slack: float = 1e-3
@@ -44,8 +45,7 @@ class GAEA:
             raise StudyError(f"slack must be between 0 and 1, but got {self.slack}")
 
     def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> SearchState:
-        reason = "its steps move the mixture weights themselves on a simplex"
-        require_normaliser("gaea", supernet, self.normalisers, reason)
+        require_normaliser("gaea", self, supernet)
         state = start(
             supernet,
             weight_optimiser,

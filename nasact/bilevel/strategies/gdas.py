@@ -35,6 +35,7 @@ class GDAS:
     guarantee: ClassVar[str] = "the forward pass is that of a derived network; the gradient is straight-through, biased"
     cost: ClassVar[str] = "about 2 times joint"
     normalisers: ClassVar[tuple[str, ...]] = ("gumbel_hard",)
+    why_these: ClassVar[str] = "it draws one function at a time"
 
     lr: float = 3e-3
 
@@ -42,7 +43,7 @@ class GDAS:
         require_positive("lr", self.lr)
 
     def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> SearchState:
-        require_normaliser("gdas", supernet, self.normalisers, "it draws one function at a time")
+        require_normaliser("gdas", self, supernet)
         return start(supernet, weight_optimiser, loss, alpha_lr=self.lr)
 
     def alpha_gradient(self, state: SearchState, train: Batch, val: Batch) -> Hypergradient:

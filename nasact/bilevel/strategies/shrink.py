@@ -11,6 +11,7 @@ import torch
 
 from nasact.bilevel.hypergradients import Hypergradient, HypergradientFunction, first_order, second_order
 from nasact.bilevel.inner import inner_step
+from nasact.bilevel.parts import Part
 from nasact.bilevel.problem import Batch, Loss, trainable_weights
 from nasact.bilevel.strategies.alternating import alpha_gradient, alternate
 from nasact.bilevel.strategies.resting import rest
@@ -65,6 +66,26 @@ class Shrink:
     @property
     def alpha_moves_from(self) -> float:
         return self.weights_only / self._stages
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The stages; alpha must move in each of them, save the last where that leaves no choice."""
+        n, option = self._stages, "counts" if self.counts else "stages"
+        decided = (self._told()[-1] if self.counts else self.last) == 1
+        waits = [0.0 if decided and stage == n - 1 else self.weights_only for stage in range(n)]
+        return tuple(
+            Part(
+                what=f"each of the {n} stages",
+                option=option,
+                begin=stage / n,
+                end=(stage + 1) / n,
+                acts_from=(stage + wait) / n,
+            )
+            for stage, wait in enumerate(waits)
+        )
+
+    def left_at_end(self, k: int) -> int:
+        return self.left(k, self._stages - 1)
 
     @property
     def _stages(self) -> int:

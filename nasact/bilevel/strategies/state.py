@@ -78,14 +78,17 @@ class StepReport:
 class Strategy(Protocol):
     """How `w` and alpha are updated: a frozen record of hyperparameters, its state apart in a `SearchState`.
 
-    One whose alpha rests at first, or for good, also tells `alpha_moves_from` (see `resting.alpha_moves_from`).
+    One whose alpha rests at first, or for good, also tells `alpha_moves_from` (see `resting.alpha_moves_from`). One
+    that divides the search tells its `parts` (see `parts.Part`): a search in which they would be too short is refused.
+    One that drops candidates tells `left_at_end(k)`: how many of a site's k it leaves for `derive.top_k`.
     """
 
     source: ClassVar[str]
     guarantee: ClassVar[str]
     cost: ClassVar[str]
     normalisers: ClassVar[tuple[str, ...]]
-    """Those that it can serve, the first being what a study gets that names none; empty: it serves all."""
+    """Those that it can serve, the first being what a study gets that names none; empty: it serves all. One that names
+    some says in `why_these` what the others lack."""
 
     @property
     def lr(self) -> float: ...
@@ -99,6 +102,12 @@ class Strategy(Protocol):
     def step(self, state: SearchState, train: Batch, val: Batch) -> StepReport:
         """One update of alpha and one of `w`, in place."""
         ...
+
+
+def candidates_left(strategy: Strategy, k: int) -> int:
+    """How many of the k candidates of a site are left at the end of a search."""
+    told: int = strategy.left_at_end(k) if hasattr(strategy, "left_at_end") else k
+    return told
 
 
 def start(
@@ -134,14 +143,19 @@ def start(
     return SearchState(supernet, weight_optimiser, made, loss)
 
 
-def require_normaliser(strategy: str, supernet: Supernet, allowed: tuple[str, ...], reason: str) -> None:
-    """StudyError naming the first site whose mixture weights come from another normaliser than those."""
+def cannot_serve(name: str, strategy: type[Strategy] | Strategy, normaliser: str) -> str:
+    """Why the strategy called `name` is not given that normaliser, and which it is to be given."""
+    reason: str = getattr(strategy, "why_these", "it is made for others")
+    return (
+        f"strategy {name!r} cannot serve normaliser {normaliser!r}: {reason}; use {' or '.join(strategy.normalisers)}"
+    )
+
+
+def require_normaliser(name: str, strategy: Strategy, supernet: Supernet) -> None:
+    """StudyError naming the first site whose mixture weights come from a normaliser that it does not serve."""
     for site, mixture in supernet.mixtures().items():
-        if mixture.normaliser_name not in allowed:
-            raise StudyError(
-                f"site {site!r}: strategy {strategy!r} cannot serve normaliser {mixture.normaliser_name!r}: {reason}; "
-                f"use {' or '.join(allowed)}"
-            )
+        if mixture.normaliser_name not in strategy.normalisers:
+            raise StudyError(f"site {site!r}: {cannot_serve(name, strategy, mixture.normaliser_name)}")
 
 
 def train_mode(supernet: Supernet) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nasact.errors import MixtureError
 from nasact.mixture import Layout, Mixture
+from nasact.mixture.kernels import ORIGINAL
 from nasact.supernet import Genotype, SiteGene, Supernet
 from nasact.supernet.derivation import TopK, genotype_of, keep_top, kept_count
 from nasact.supernet.probe import keep
@@ -25,12 +26,29 @@ Rated = tuple[float, Tensor]
 
 def original_genotype(supernet: Supernet) -> Genotype:
     """Every searched site as the model has it."""
-    mixtures = supernet.mixtures()
+    return _uniform(supernet, {site.name: site.function for site in supernet.sites})
+
+
+def _uniform(supernet: Supernet, functions: Mapping[str, str]) -> Genotype:
+    """One function a site, by its name, with betas at their start."""
     sites = {}
-    for site in supernet.sites:
-        layout = Layout(channel_dim=mixtures[site.name].bank.layout.channel_dim)
-        sites[site.name] = SiteGene.make((site.function,), torch.ones(1), {}, layout)
+    for site, mixture in supernet.mixtures().items():
+        layout = Layout(channel_dim=mixture.bank.layout.channel_dim)
+        sites[site] = SiteGene.make((functions[site],), torch.ones(1), {}, layout)
     return Genotype(sites=sites, level="layer", normaliser="softmax", top_k=1)
+
+
+def uniform_genotypes(supernet: Supernet) -> list[Genotype]:
+    """One function at all sites, for each that every site has among its candidates, in the order of the bank.
+
+    Those that the search dropped are among them: what is asked is whether it was right.
+    """
+    mixtures = supernet.mixtures()
+    names = next(iter(mixtures.values())).names
+    common = [
+        name for name in names if name != ORIGINAL and all(name in mixture.names for mixture in mixtures.values())
+    ]
+    return [_uniform(supernet, dict.fromkeys(mixtures, name)) for name in common]
 
 
 def near_ties(site: str, mixture: Mixture, top_k: TopK, margin: float) -> list[Rated]:

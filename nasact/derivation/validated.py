@@ -1,13 +1,14 @@
-"""`validated`: where the weights leave it open, short training from scratch decides. The original is always asked."""
+"""`validated`: where the weights leave it open, short training decides. The original and single functions are asked."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nasact.derivation.alternatives import near_genotypes, original_genotype, same_functions
-from nasact.derivation.halving import successive_halving
-from nasact.derivation.record import Derived, Given
+from nasact.derivation.alternatives import near_genotypes, original_genotype, same_functions, uniform_genotypes
+from nasact.derivation.halving import rungs, successive_halving
+from nasact.derivation.record import Derived, Given, Work
 from nasact.errors import StudyError
 from nasact.supernet import Genotype
 from nasact.supernet.derivation import TopK
@@ -17,25 +18,27 @@ from nasact.training.seeds import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class Validated:
-    """Near ties of the search, compared by what their networks reach.
+    """The likeliest genotypes of the search and what a user would take without one, compared by what they reach.
 
     A site's alternatives are the functions whose weight is at least `1 - margin` of its best one's (of the last one
     that is kept, where more than one is). Of the whole genotypes made of them the `networks` likeliest, by the product
-    of those weights, and the network with the model's own activations are trained from scratch on the training data,
-    by successive halving on validation accuracy: two and the original are left after `epochs`. The best of these is
+    of those weights; with `uniform` each candidate at all sites, for a search that loses to the best single function
+    has lost; and the network with the model's own activations: all are trained from scratch on the training data, by
+    successive halving on validation accuracy. Two and the original are left after `epochs`, and the best of these is
     the genotype: on validation data, after that training, it is never worse than the original. All networks begin
     with the same seeds, `seeds` of them each, whose accuracies are averaged.
     """
 
     source: ClassVar[str] = "successive halving of arXiv:1502.07943 over near ties"
-    summary: ClassVar[str] = "trains genotypes of near ties and the original network briefly, keeps the best"
-    cost: ClassVar[str] = "up to `networks` + 1 networks, about `epochs` (2 + log2 `networks`) epochs in all"
+    summary: ClassVar[str] = "trains the likeliest genotypes, single functions and the original briefly, keeps the best"
+    cost: ClassVar[str] = "up to `networks` + candidates + 1 networks, most of them for a quarter of `epochs`"
     levels: ClassVar[tuple[str, ...]] = ()
 
     networks: int = 8
     epochs: int = 8
-    margin: float = 0.5
+    margin: float = 0.99
     seeds: int = 1
+    uniform: bool = True
 
     def __post_init__(self) -> None:
         for option in ("networks", "epochs", "seeds"):
@@ -44,10 +47,21 @@ class Validated:
         if not 0 <= self.margin <= 1:
             raise StudyError(f"margin must be between 0 and 1, but got {self.margin}")
 
+    def work(self, sites: Sequence[tuple[int, int]]) -> Work:
+        most = self.networks + (max(candidates for _, candidates in sites) if self.uniform else 0)
+        trained, before = 0, 0
+        for size, budget in rungs(most, self.epochs):
+            trained += (size + 1) * (budget - before)  # and the original
+            before = budget
+        return Work(network_epochs=self.seeds * trained)
+
     def derive(self, given: Given, top_k: TopK) -> Derived:
         original = original_genotype(given.supernet)
         near = near_genotypes(given.supernet, top_k, self.margin, self.networks)
-        genotypes = [original, *(one for one in near if not same_functions(one, original))]
+        genotypes = [original]
+        for one in (*near, *(uniform_genotypes(given.supernet) if self.uniform else ())):
+            if not any(same_functions(one, other) for other in genotypes):
+                genotypes.append(one)
         best, champion, epochs = successive_halving(
             genotypes,
             lambda genotype: self._begin(given, genotype),

@@ -15,7 +15,13 @@ from torch.nn.functional import cross_entropy
 
 from nasact.bilevel import build as build_strategy
 from nasact.derivation import Derived, Given, build, derive_by
-from nasact.derivation.alternatives import likeliest, near_genotypes, near_ties, original_genotype
+from nasact.derivation.alternatives import (
+    likeliest,
+    near_genotypes,
+    near_ties,
+    original_genotype,
+    uniform_genotypes,
+)
 from nasact.derivation.halving import rungs, successive_halving
 from nasact.errors import Divergence
 from nasact.supernet import Genotype, Supernet, relax
@@ -218,9 +224,28 @@ def test_validation_picks_the_better_of_two_that_are_tied() -> None:
 def test_what_validation_derives_is_never_worse_than_the_original_network() -> None:
     given = band_given(nn.ReLU(), ["identity", "softsign"], [1.0, 0.01])
     assert only(derive_by(build("magnitude", {}), given)) == ("identity",)
-    found = derive_by(build("validated", {"epochs": 12}), given)
+    found = derive_by(build("validated", {"epochs": 12, "uniform": False}), given)
     assert only(found) == ("relu",)
     assert found.metrics["val_accuracy"] == found.metrics["val_accuracy_original"] > 0.9
+
+
+def test_a_single_function_that_the_search_overlooked_is_found_by_validation() -> None:
+    given = band_given(LINEAR, ["identity", "relu"], [1.0, 1e-9])
+    near = {"networks": 2, "margin": 0.9, "epochs": 12}
+    assert only(derive_by(build("validated", {**near, "uniform": False}), given)) != ("relu",)
+    found = derive_by(build("validated", near), given)
+    assert only(found) == ("relu",)
+    assert found.metrics["networks"] == 3
+
+
+def test_single_functions_are_those_that_all_sites_can_have() -> None:
+    supernet = searched("channel").supernet
+    found = uniform_genotypes(supernet)
+    names = next(iter(supernet.mixtures().values())).names
+    assert len(found) == len(names) >= 2
+    for name, genotype in zip(names, found, strict=True):
+        assert {gene.single for gene in genotype.sites.values()} == {name}
+        assert genotype.level == "layer"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -266,13 +291,22 @@ def test_the_likeliest_combinations_come_first() -> None:
     assert [sum(taken) for taken in many] == [0, 1, 1]
 
 
-def test_rungs_halve_the_field_and_double_the_budget() -> None:
+def test_rungs_thin_out_the_field_and_double_the_budget() -> None:
     assert rungs(8, 8) == [(8, 2), (4, 4), (2, 8)]
-    assert rungs(5, 8) == [(5, 2), (3, 4), (2, 8)]
+    assert rungs(5, 8) == [(5, 2), (4, 4), (2, 8)]
     assert rungs(2, 8) == rungs(2, 8) == [(2, 8)]
     assert rungs(1, 3) == [(1, 3)]
     assert rungs(0, 3) == [(0, 3)]
-    assert rungs(16, 2) == [(16, 1), (8, 1), (4, 1), (2, 2)]
+    assert rungs(18, 8) == [(18, 2), (6, 4), (2, 8)]
+    assert rungs(16, 2) == [(16, 1), (6, 1), (2, 2)]
+    for contenders in range(1, 60):
+        for epochs in (8, 20):
+            sizes, budgets = zip(*rungs(contenders, epochs), strict=True)
+            assert sizes[0] == contenders
+            assert sizes[-1] <= 2
+            assert list(sizes) == sorted(sizes, reverse=True)
+            assert budgets[0] >= epochs // 4
+            assert budgets[-1] == epochs
 
 
 def test_halving_leaves_the_worse_behind() -> None:

@@ -11,16 +11,16 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nasact import bilevel, derivation
+from nasact.beginning import begin_supernet
 from nasact.errors import Divergence, GenotypeError, MixtureError
-from nasact.mixture import kernels
 from nasact.study import TrialSpec
-from nasact.supernet import Genotype, Supernet, relax
+from nasact.supernet import Genotype
 from nasact.tasks import Data, Split, build_model, data_fingerprint
 from nasact.tasks.split import digest
 from nasact.training.checkpoint import Checkpoint
@@ -28,7 +28,7 @@ from nasact.training.files import write_json
 from nasact.training.loop import Epoch, FitState, SearchRun, WeightsOverTime, begin_fit, begin_search, fit, search
 from nasact.training.metrics import evaluate
 from nasact.training.schedule import build_schedule
-from nasact.training.seeds import RandomStream, derive_seed
+from nasact.training.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class TrialResult:
     history: list[dict[str, Any]]
     weights_over_time: WeightsOverTime
     spec: dict[str, Any]
+    banks: dict[str, list[str]] = field(default_factory=dict)
+    """The candidates that each site searched, in the order of `weights_over_time`."""
 
     def to_dict(self) -> dict[str, Any]:
         genotype = None if self.genotype is None else self.genotype.to_dict()
@@ -69,6 +71,7 @@ class TrialResult:
             "history": self.history,
             "weights_over_time": self.weights_over_time,
             "spec": self.spec,
+            "banks": self.banks,
         }
 
     @classmethod
@@ -150,6 +153,7 @@ class _Trial:
     alpha_moved: float = 0.0
     derivation: dict[str, float] = field(default_factory=dict)
     weights_over_time: WeightsOverTime = field(default_factory=dict)
+    banks: dict[str, list[str]] = field(default_factory=dict)
     state: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -179,6 +183,7 @@ class _Trial:
             self.alpha_moved = payload["alpha_moved"]
             self.derivation = payload["derivation"]
             self.weights_over_time = payload["weights_over_time"]
+            self.banks = payload["banks"]
             self.state = payload["state"]
 
     def take_state(self) -> dict[str, Any] | None:
@@ -203,6 +208,7 @@ class _Trial:
                     "alpha_moved": self.alpha_moved,
                     "derivation": self.derivation,
                     "weights_over_time": self.weights_over_time,
+                    "banks": self.banks,
                     "state": state,
                 }
             )
@@ -216,6 +222,7 @@ class _Trial:
             metrics=self.metrics(),
             history=[asdict(report) for report in self.history],
             weights_over_time=self.weights_over_time,
+            banks=self.banks,
             spec=self.spec.to_tree(),
         )
         if self.result_path is not None:
@@ -247,6 +254,7 @@ def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
     """Search and derive; true where it was stopped."""
     spec, data = trial.spec, trial.data
     run = _begin_search(spec, data)
+    trial.banks = {site: list(mixture.names) for site, mixture in run.supernet.mixtures().items()}
     before = [alpha.detach().clone() for alpha in run.supernet.arch_parameters()]
     state = trial.take_state()
     if state is not None:
@@ -280,38 +288,11 @@ def _derive(spec: TrialSpec, data: Data, run: SearchRun) -> derivation.Derived:
     return derivation.derive_by(method, given, spec.derive.top_k)
 
 
-def begin_supernet(spec: TrialSpec, data: Data) -> Supernet:
-    """The supernet of a trial before its first step."""
-    seed = derive_seed(spec.seed, "search")
-    component, options = spec.task.model, spec.search
-    with RandomStream(derive_seed(seed, "build")):
-        model = build_model(
-            component.name,
-            component.options,
-            input_shape=data.input_shape,
-            classes=data.classes,
-            seed=derive_seed(seed, "model"),
-        ).to(data.train.x.device)
-        return relax(
-            model,
-            spec.search_space,
-            level=options.level,
-            normaliser=options.normaliser,
-            kernel=kernels.build(options.kernel.name, options.kernel.options),
-            init=cast(Literal["uniform", "original"], options.init),
-            temperature=build_schedule(options.temperature).temperature(0, options.epochs),
-            include=spec.sites.include,
-            exclude=spec.sites.exclude,
-            partial=spec.sites.partial,
-            example_input=data.train.x[:2],
-        )
-
-
 def _begin_search(spec: TrialSpec, data: Data) -> SearchRun:
     options = spec.search
     strategy = bilevel.build(options.strategy.name, options.strategy.options)
     return begin_search(
-        begin_supernet(spec, data),
+        begin_supernet(spec, data, logger.warning),
         strategy,
         options.optimiser,
         seed=derive_seed(spec.seed, "search"),

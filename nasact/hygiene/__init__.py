@@ -5,9 +5,18 @@ Knows supernets and the catalogue's records; nothing of studies, tasks or how a 
 
 from nasact.hygiene.columns import EXACT, Columns, Redundant, condition, condition_centred, rank
 from nasact.hygiene.inputs import SiteInputs, outputs, site_inputs
-from nasact.hygiene.inspection import TOLERANCE, SiteBank, inspect_banks, inspect_site, keeping_order, spread_examples
+from nasact.hygiene.inspection import (
+    TOLERANCE,
+    WIDEN,
+    SiteBank,
+    inspect_banks,
+    inspect_site,
+    keeping_order,
+    spread_examples,
+)
 from nasact.hygiene.principles import Principle, principles
 from nasact.hygiene.reduction import DROPS, EXAMPLES, LEAST, Reduction, reduced, tidied
+from nasact.hygiene.report import hygiene_report
 
 __all__ = [
     "DROPS",
@@ -15,6 +24,7 @@ __all__ = [
     "EXAMPLES",
     "LEAST",
     "TOLERANCE",
+    "WIDEN",
     "Columns",
     "Principle",
     "Reduction",
@@ -23,6 +33,7 @@ __all__ = [
     "SiteInputs",
     "condition",
     "condition_centred",
+    "hygiene_report",
     "inspect_banks",
     "inspect_site",
     "keeping_order",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,11 @@ class SiteInputs:
     @property
     def reached(self) -> bool:
         return self.seen > 0
+
+    def widened(self, factor: float) -> SiteInputs:
+        """The same inputs, `factor` times as large."""
+        kept = tuple(factor * x for x in self.kept)
+        return replace(self, low=factor * self.low, high=factor * self.high, kept=kept)
 
 
 class _Recorder:

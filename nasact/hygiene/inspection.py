@@ -18,6 +18,8 @@ from nasact.supernet import Supernet
 
 TOLERANCE = 0.01
 """Residual, relative to a function's own variation, up to which others make it up."""
+WIDEN = 8.0
+"""How many times wider the inputs of a site are taken to become in training."""
 ENOUGH = 4
 """Values a candidate that a site must see before anything is said of its bank."""
 
@@ -28,7 +30,8 @@ class SiteBank:
 
     `condition` is that of the candidates as they are, `condition_centred` without their means; `rank` of the centred
     ones; inf where some are exactly dependent. `redundant`: those that others before them in `keeping_order` make up.
-    `ranges`: smallest and largest value by candidate; `overflows`: candidates that are not finite at some finite input.
+    `wider`: the candidates at inputs some times as wide, as training makes them. `ranges`: smallest and largest value
+    by candidate; `overflows`: candidates that are not finite at some finite input.
     """
 
     site: str
@@ -36,6 +39,7 @@ class SiteBank:
     names: tuple[str, ...]
     inputs: SiteInputs
     columns: Columns | None = None
+    wider: Columns | None = None
     silent: str = ""
     condition: float = math.nan
     condition_centred: float = math.nan
@@ -83,15 +87,23 @@ def keeping_order(names: Sequence[str], protected: Iterable[str] = ()) -> tuple[
 
 
 def inspect_banks(
-    supernet: Supernet, x: Tensor | tuple[Any, ...], *, tolerance: float = TOLERANCE
+    supernet: Supernet, x: Tensor | tuple[Any, ...], *, tolerance: float = TOLERANCE, widen: float = WIDEN
 ) -> dict[str, SiteBank]:
-    """Each site's bank under what the site sees when `supernet` runs on `x`; leaves no trace (`site_inputs`)."""
+    """Each site's bank under what the site sees when `supernet` runs on `x`; leaves no trace (`site_inputs`).
+
+    With `widen` above 1 also at inputs that are so many times as large (`SiteBank.wider`).
+    """
     own = {site.name: site.function for site in supernet.sites}
     mixtures, seen = supernet.mixtures(), site_inputs(supernet, x)
     banks = {}
     for name, mixture in mixtures.items():
         values, F = outputs(mixture.bank, seen[name])
-        banks[name] = inspect_site(name, own[name], mixture.names, seen[name], values, F, tolerance)
+        bank = inspect_site(name, own[name], mixture.names, seen[name], values, F, tolerance)
+        if widen > 1 and bank.columns is not None:
+            _, F = outputs(mixture.bank, seen[name].widened(widen))
+            F = F[F.float().isfinite().all(1)]
+            bank = replace(bank, wider=Columns(mixture.names, F) if len(F) >= ENOUGH * len(mixture.names) else None)
+        banks[name] = bank
     return banks
 
 

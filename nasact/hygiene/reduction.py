@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nasact.errors import MixtureError, did_you_mean
 from nasact.hygiene.columns import Redundant
-from nasact.hygiene.inspection import TOLERANCE, SiteBank, inspect_banks, keeping_order, passes, spread_examples
+from nasact.hygiene.inspection import TOLERANCE, WIDEN, SiteBank, inspect_banks, keeping_order, passes, spread_examples
 from nasact.supernet import Supernet
 
 DROPS = ("none", "aliases", "dependent")
@@ -60,7 +60,8 @@ def reduced(
     least: int = LEAST,
     protected: Iterable[str] = (),
 ) -> Reduction:
-    """`space` without what the rest of it makes up within `tolerance` at EVERY site that tells something.
+    """`space` without what the rest of it makes up within `tolerance` at EVERY site that tells something, there under
+    the inputs that it sees and, where the banks have them, under wider ones.
 
     By "aliases" a candidate goes where it is constant or one other scaled and shifted, which need not be the same other
     at each site; by "dependent" also where it is a combination of several. Candidates are gone through in
@@ -105,6 +106,8 @@ def _everywhere(
         redundant = bank.columns.redundant(name, others, tolerance, combine=combine)
         if redundant is None:
             return None
+        if bank.wider is not None and bank.wider.redundant(name, others, tolerance, combine=combine) is None:
+            return None
         found[site] = redundant
     return found
 
@@ -116,6 +119,7 @@ def tidied(
     *,
     drop: str,
     tolerance: float = TOLERANCE,
+    widen: float = WIDEN,
     least: int = LEAST,
     protected: Iterable[str] = (),
     tell: Callable[[str], None] | None = None,
@@ -127,7 +131,7 @@ def tidied(
     supernet = relax(space)
     if drop == "none":
         return supernet
-    banks = inspect_banks(supernet, spread_examples(x, EXAMPLES), tolerance=tolerance)
+    banks = inspect_banks(supernet, spread_examples(x, EXAMPLES), tolerance=tolerance, widen=widen)
     left = reduced(space, banks, drop=drop, tolerance=tolerance, least=least, protected=protected)
     if tell is not None and str(left):
         tell(f"hygiene: {left}")

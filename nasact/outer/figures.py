@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nasact.compare import Comparison
-    from nasact.study import TrialSpec
     from nasact.trial import TrialResult
 
 
-def trial_figures(spec: TrialSpec, result: TrialResult, own: Mapping[str, str]) -> dict[str, bytes]:
+def trial_figures(result: TrialResult, own: Mapping[str, str]) -> dict[str, bytes]:
     """Mixture weights over time and at the end, and the learned shapes; `own`: the model's own functions by site."""
     from nasact.report import plots
 
     figures: dict[str, bytes] = {}
     if result.weights_over_time:
-        names = banks(spec, result.weights_over_time, own)
         last = {site: rows[-1] for site, rows in result.weights_over_time.items()}
-        figures["weights_over_time.png"] = plots.png(plots.weights_over_time(result.weights_over_time, names))
-        figures["final_weights.png"] = plots.png(plots.final_weights(last, names))
+        figures["weights_over_time.png"] = plots.png(plots.weights_over_time(result.weights_over_time, result.banks))
+        figures["final_weights.png"] = plots.png(plots.final_weights(last, result.banks))
     if result.genotype is not None:
         figures["learned_shapes.png"] = _shapes(result.genotype.to_dict(), own)
     return figures
@@ -35,17 +33,6 @@ def comparison_figures(comparison: Comparison, own: Mapping[str, str]) -> dict[s
     return {
         "accuracies.png": plots.png(plots.accuracies(document)),
         "learned_shapes.png": _shapes(derived, own),
-    }
-
-
-def banks(spec: TrialSpec, weights: Mapping[str, Any], own: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """The names of each site's candidates: with `init: original` the model's own function joins where it is missing."""
-    joins = spec.search.init == "original"
-    return {
-        site: (*spec.search_space, own[site])
-        if joins and site in own and own[site] not in spec.search_space
-        else spec.search_space
-        for site in weights
     }
 
 

@@ -54,7 +54,7 @@ class Listener:
         params = self._params.pop(number, None)
         figures = None
         if params is not None and result.weights_over_time:
-            figures = partial(trial_figures, self._study.fill(params), result, self.own)
+            figures = partial(trial_figures, result, self.own)
         self._track(
             lambda: self._tracker.trial_finished(number, result.status, result.metrics, texts, figures, result.reason)
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasact import bilevel
+from nasact.beginning import bank_hygiene
 from nasact.bilevel import Batch
 from nasact.compare import fresh_model
 from nasact.outer.data import load_study_data
@@ -43,6 +44,7 @@ class Preview:
     trial_seconds: float
     study_seconds: float
     plan: str
+    hygiene: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -83,6 +85,7 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
         trial_seconds=trial,
         study_seconds=trials * trial + networks * retrain / (1 - spec.task.validation),
         plan=f"{trials} trial{'' if trials == 1 else 's'}, then {networks} networks for the comparison",
+        hygiene=bank_hygiene(spec, data),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,18 @@ def load_state(root: Path, name: str) -> StudyState:
 
 
 def trial_documents(store: StudyDirectory, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """The records with the `metrics` of their trials' results, as `report` takes them."""
-    return [{**record.to_dict(), "metrics": trial_document(store, record).get("metrics") or {}} for record in records]
+    """The records with what `report` takes of their trials' results: `metrics`, `left_out`."""
+    documents = ((record, trial_document(store, record)) for record in records)
+    return [
+        {**record.to_dict(), "metrics": result.get("metrics") or {}, "left_out": _left_out(result)}
+        for record, result in documents
+    ]
+
+
+def _left_out(result: Mapping[str, Any]) -> list[str]:
+    """Candidates that the trial's study asks for and that its search did without."""
+    searched = {name for bank in result.get("banks", {}).values() for name in bank}
+    return [name for name in result["spec"]["search_space"] if name not in searched] if searched else []
 
 
 def trial_document(store: StudyDirectory, record: TrialRecord) -> dict[str, Any]:

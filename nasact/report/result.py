@@ -150,6 +150,7 @@ def _trial(trial: Mapping[str, Any]) -> dict[str, Any]:
         "value": metrics.get("derived_val_accuracy", trial.get("value")),
         "metrics": {name: metrics.get(name) for name in TRIAL_METRICS},
         "reason": trial.get("reason"),
+        "left_out": list(trial.get("left_out") or ()),
         "reused_from": trial.get("reused_from"),
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from nasact.report.hygiene import hygiene_facts, hygiene_table
 from nasact.report.reading import how_to_read
 from nasact.report.table import Column, Table
 from nasact.report.tables import comparison_table, duration, genotype_table, trials_table
@@ -80,6 +81,10 @@ def print_preview(seen: Mapping[str, Any], command: str, console: Console | None
     )
     console.print(sites)
     console.print()
+    console.print(hygiene_table(seen["hygiene"]))
+    for name, fact in hygiene_facts(seen["hygiene"]).items():
+        _print_fact(console, name, fact)
+    console.print()
     console.print(Text("One batch, and what follows from it", style="bold"))
     facts = {
         "candidates": ", ".join(seen["candidates"]),
@@ -92,10 +97,14 @@ def print_preview(seen: Mapping[str, Any], command: str, console: Console | None
         "whole study": f"at most about {duration(seen['study_seconds'])} with one worker ({seen['plan']})",
     }
     for name, fact in facts.items():
-        console.print(Text(f"{name:13}" + _wrapped(fact, console.width, " " * 13)[13:]), soft_wrap=True)
+        _print_fact(console, name, fact)
     console.print()
     console.print(Text("The study is valid. Next:", style="green"))
     console.print(Text(f"  {command}"), soft_wrap=True)
+
+
+def _print_fact(console: Console, name: str, fact: str) -> None:
+    console.print(Text(f"{name:13}" + _wrapped(fact, console.width, " " * 13)[13:]), soft_wrap=True)
 
 
 def counted(number: int, noun: str) -> str:

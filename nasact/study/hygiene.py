@@ -25,3 +25,5 @@ class Hygiene(Node):
     """none; aliases: what one other candidate replaces; dependent: also what several others make up together."""
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Relative to a function's own variation: how much of it the others may miss."""
+    widen: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 8.0
+    """Training widens what sites see: nothing goes that is not redundant at inputs so many times as large too."""

@@ -31,6 +31,7 @@ from nasact.study.components import (
     Strategy,
     at,
 )
+from nasact.study.hygiene import Hygiene
 
 NOT_OF_A_TRIAL = ("name", "outer", "compare")
 
@@ -248,6 +249,7 @@ class TrialSpec(Node):
     task: Task
     search_space: Functions
     sites: Sites = Field(default_factory=Sites)
+    hygiene: Hygiene = Field(default_factory=Hygiene)
     search: Search = Field(default_factory=Search)
     derive: Derive = Field(default_factory=Derive)
     retrain: Retrain = Field(default_factory=Retrain)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nasact import activations
 from nasact.hygiene import EXACT, Columns, condition, condition_centred, rank
 
 N = 4000
@@ -153,3 +154,11 @@ def test_a_long_sum_is_never_told_as_exact() -> None:
     redundant = found.redundant("softplus", list(smooth), 0.0, combine=True)
     assert redundant is None or len(redundant.terms) <= 3
     assert found.redundant("softplus", list(smooth), 0.01, combine=True) is not None
+
+
+def test_ten_common_functions_have_rank_7() -> None:
+    names = ["relu", "leaky_relu", "elu", "selu", "tanh", "sigmoid", "softplus", "silu", "gelu", "mish"]
+    x = torch.distributions.Normal(0.0, 1.0).icdf(GRID)
+    F = torch.stack([activations.get(name)(x) for name in names], -1)
+    assert rank(F, 1e-3) == 7
+    assert condition_centred(F) == math.inf  # selu is made of relu and elu

@@ -131,7 +131,7 @@ ELEMENTWISE = [one.name for one in activations.candidates() if one.elementwise]
     st.sampled_from(["aliases", "dependent"]),
     st.integers(1, 5),
 )
-def test_a_reduced_bank_keeps_its_promises(
+def test_what_it_says_of_each_that_goes_is_so(
     names: list[str], sites: list[tuple[float, float]], drop: str, least: int
 ) -> None:
     inputs = {f"s{k}": scale * NORMAL + shift for k, (scale, shift) in enumerate(sites)}
@@ -176,25 +176,36 @@ def test_a_supernet_is_relaxed_anew_without_what_is_there_twice() -> None:
     torch.manual_seed(0)
     make, x = relaxing(Small()), torch.randn(300, 1, 8, 8)
     space, told = ("relu", "relu6", "tanh", "identity", "hardtanh"), []
-    found = tidied(make, space, x, drop="aliases", tell=told.append)
+    found = tidied(make, space, x, drop="aliases", widen=1, tell=told.append)
     assert len(found.mixtures()) == 2
     assert {mixture.names for mixture in found.mixtures().values()} == {("relu", "tanh", "identity", "hardtanh")}
     assert told == ["hygiene: 4 of 5 candidates are searched; without relu6: relu6 = relu"]
-    assert [m.names for m in tidied(make, space, x, drop="aliases").mixtures().values()] == [
+    assert [m.names for m in tidied(make, space, x, drop="aliases", widen=1).mixtures().values()] == [
         m.names for m in found.mixtures().values()
     ]
     assert {mixture.names for mixture in tidied(make, space, x, drop="none").mixtures().values()} == {space}
+
+
+def test_nothing_goes_that_is_redundant_only_at_the_narrow_inputs_of_the_start() -> None:
+    torch.manual_seed(0)
+    make, x = relaxing(nn.Sequential(nn.Linear(8, 8), nn.ReLU())), torch.randn(200, 8)
+    space = ("relu", "relu6", "elu", "celu", "hard_sigmoid", "identity", "abs")
+    narrow, wide = (tidied(make, space, x, drop="aliases", widen=widen).mixtures()["1"].names for widen in (1.0, 8.0))
+    assert narrow == ("relu", "elu", "hard_sigmoid", "abs")
+    assert wide == ("relu", "relu6", "elu", "hard_sigmoid", "identity", "abs")
+    together = tidied(make, space, x, drop="dependent").mixtures()["1"].names
+    assert together == ("relu", "relu6", "elu", "hard_sigmoid", "identity")
 
 
 def test_the_own_function_of_a_model_counts_where_it_joins() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(0.3), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     make, x = relaxing(model, init="original", normaliser="affine"), torch.randn(200, 8)
-    found = tidied(make, ("relu6", "tanh", "sin"), x, drop="aliases").mixtures()
+    found = tidied(make, ("relu6", "tanh", "sin"), x, drop="aliases", widen=1).mixtures()
     # the first site's own function is no stand-in for relu6, the second's is: relu6 stays
     assert found["1"].names == ("relu6", "tanh", "sin", "original")
     assert found["3"].names == ("relu6", "tanh", "sin", "relu")
-    one = tidied(make, ("tanh", "relu6", "relu"), x, drop="aliases").mixtures()
+    one = tidied(make, ("tanh", "relu6", "relu"), x, drop="aliases", widen=1).mixtures()
     assert one["1"].names == ("tanh", "relu", "original")
 
 

@@ -39,6 +39,7 @@ def test_defaults_are_filled_in_and_written_down() -> None:
         },
         "search_space": ["relu", "tanh", "sigmoid", "identity"],
         "sites": {"include": ["*"], "exclude": [], "partial": False},
+        "hygiene": {"drop": "none", "tolerance": 0.01, "widen": 8.0},
         "search": {
             "strategy": {"name": "darts", "order": 2},
             "regularisers": [],

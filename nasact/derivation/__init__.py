@@ -12,7 +12,7 @@ from typing import Any
 
 from nasact.derivation.magnitude import Magnitude
 from nasact.derivation.perturbation import Perturbation
-from nasact.derivation.record import Derivation, Derived, Given, refusal
+from nasact.derivation.record import Derivation, Derived, Given, Work, refusal
 from nasact.derivation.refit import Refit
 from nasact.derivation.validated import Validated
 from nasact.options import from_options
@@ -50,6 +50,7 @@ __all__ = [
     "Refit",
     "TopK",
     "Validated",
+    "Work",
     "build",
     "derive_by",
     "refusal",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nasact.derivation.record import Derived, Given
+from nasact.derivation.record import Derived, Given, Work
 from nasact.supernet import derive
 from nasact.supernet.derivation import TopK
 
@@ -18,6 +19,9 @@ class Magnitude:
     summary: ClassVar[str] = "keeps the functions with the largest weights"
     cost: ClassVar[str] = "none"
     levels: ClassVar[tuple[str, ...]] = ()
+
+    def work(self, sites: Sequence[tuple[int, int]]) -> Work:
+        return Work()
 
     def derive(self, given: Given, top_k: TopK) -> Derived:
         return Derived(derive(given.supernet, top_k), {"networks": 0, "epochs": 0})

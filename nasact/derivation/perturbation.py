@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from nasact.derivation.record import Derived, Given, require_level
+from nasact.derivation.record import Derived, Given, Work, require_level
 from nasact.errors import Divergence, StudyError
 from nasact.options import require_choice
 from nasact.supernet.derivation import TopK, genotype_of, kept_count
@@ -56,6 +57,10 @@ class Perturbation:
         if top_k == "all":
             return "it looks for functions that a site can do without, and top_k 'all' keeps every one; use magnitude"
         return None
+
+    def work(self, sites: Sequence[tuple[int, int]]) -> Work:
+        tried = sum(rows * candidates for rows, candidates in sites)
+        return Work(supernet_epochs=self.epochs * (len(sites) - 1), validations=tried)
 
     def derive(self, given: Given, top_k: TopK) -> Derived:
         require_level("perturbation", self, given.supernet)

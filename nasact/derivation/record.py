@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -46,6 +46,20 @@ class Derived:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a derivation may take, at most: counted before a search, for an estimate."""
+
+    supernet_epochs: int = 0
+    """Of training the supernet, over training data."""
+    network_epochs: int = 0
+    """Of training networks of one genotype each, over training data."""
+    mixture_epochs: int = 0
+    """Of training mixture weights, over validation data."""
+    validations: int = 0
+    """Of the supernet."""
+
+
 class Derivation(Protocol):
     """How a supernet becomes a genotype: a frozen record of options.
 
@@ -57,6 +71,10 @@ class Derivation(Protocol):
     cost: ClassVar[str]
     levels: ClassVar[tuple[str, ...]]
     """Those that it can serve; empty: all."""
+
+    def work(self, sites: Sequence[tuple[int, int]]) -> Work:
+        """At most, with sites of so many (rows, candidates)."""
+        ...
 
     def derive(self, given: Given, top_k: TopK) -> Derived:
         """A function of its arguments; leaves supernet, optimisers and generators of `given.run` as they were.

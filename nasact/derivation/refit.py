@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from nasact.derivation.record import Derived, Given
+from nasact.derivation.record import Derived, Given, Work
 from nasact.errors import StudyError
 from nasact.options import require_positive
 from nasact.supernet.derivation import TopK, derived_weights, genotype_of
@@ -41,6 +42,9 @@ class Refit:
         if self.epochs < 1:
             raise StudyError(f"epochs must be at least 1, but got {self.epochs}")
         require_positive("lr", self.lr)
+
+    def work(self, sites: Sequence[tuple[int, int]]) -> Work:
+        return Work(supernet_epochs=self.epochs, mixture_epochs=self.epochs, validations=self.epochs + 1)
 
     def derive(self, given: Given, top_k: TopK) -> Derived:
         pruned = derived_weights(given.supernet, top_k)

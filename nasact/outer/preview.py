@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasact import bilevel
+from nasact import bilevel, derivation
 from nasact.beginning import bank_hygiene
 from nasact.bilevel import Batch
 from nasact.compare import fresh_model
 from nasact.outer.data import load_study_data
 from nasact.study import Study, TrialSpec
 from nasact.supernet import Site, Supernet, find_sites, site_shapes
-from nasact.tasks import Split
+from nasact.tasks import Data, Split
 from nasact.trial import begin_supernet
 
 STEPS = 3
@@ -41,6 +41,7 @@ class Preview:
     memory: int
     search_step_seconds: float
     search_steps: int
+    derive_seconds: float
     trial_seconds: float
     study_seconds: float
     plan: str
@@ -60,11 +61,12 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
     shapes = site_shapes(model, data.train.x[:2])
     train, val = _batch(data.train, spec.search.batch_size), _batch(data.val, spec.search.batch_size)
     saved = _saved_bytes(supernet, train)
-    step, losses = _time_search(spec, supernet, train, val)
+    step, losses = _time_search(spec, supernet, train, val, len(data.train))
     plain = _time_plain(spec, model, train)
     steps = _steps(len(data.train), spec.search.batch_size)
     retrain = _steps(len(data.train), spec.retrain.batch_size or spec.search.batch_size) * spec.retrain.epochs * plain
-    trial = steps * spec.search.epochs * step + retrain
+    derive = _derive_seconds(spec, supernet, data, train, retrain / spec.retrain.epochs)
+    trial = steps * spec.search.epochs * step + derive + retrain
     trials = spec.outer.trials if study.parameters else 1
     networks = _networks(spec)
     parameters = sum(p.numel() * p.element_size() for p in supernet.parameters())
@@ -82,6 +84,7 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
         memory=5 * parameters + 2 * saved,
         search_step_seconds=step,
         search_steps=steps * spec.search.epochs,
+        derive_seconds=derive,
         trial_seconds=trial,
         study_seconds=trials * trial + networks * retrain / (1 - spec.task.validation),
         plan=f"{trials} trial{'' if trials == 1 else 's'}, then {networks} networks for the comparison",
@@ -124,20 +127,46 @@ def _saved_bytes(supernet: Supernet, batch: Batch) -> int:
 
 
 def _time_search(
-    spec: TrialSpec, supernet: Supernet, train: Batch, val: Batch
+    spec: TrialSpec, supernet: Supernet, train: Batch, val: Batch, examples: int
 ) -> tuple[float, tuple[float, float | None]]:
+    from nasact.training.lengths import require_long_enough
     from nasact.training.optimisers import build_optimiser
+    from nasact.training.schedule import build_schedule
 
     strategy = bilevel.build(spec.search.strategy.name, spec.search.strategy.options)
     optimiser = build_optimiser(supernet.weight_parameters(), spec.search.optimiser)
     state = strategy.init(supernet, optimiser, F.cross_entropy)
     bilevel.regularise(strategy, state, bilevel.build_regularisers(spec.search.regularisers))
+    require_long_enough(
+        strategy,
+        state.regularisers,
+        build_schedule(spec.search.temperature),
+        examples=examples,
+        batch_size=spec.search.batch_size,
+        epochs=spec.search.epochs,
+        warmup=spec.search.warmup,
+    )
     bilevel.check_search_moves(strategy, state, train, val)
     first = strategy.step(state, train, val)
     started = time.perf_counter()
     for _ in range(STEPS):
         strategy.step(state, train, val)
     return (time.perf_counter() - started) / STEPS, (first.train_loss, first.val_loss)
+
+
+def _derive_seconds(spec: TrialSpec, supernet: Supernet, data: Data, batch: Batch, network_epoch: float) -> float:
+    """At most, for the derivation: an epoch of the supernet is measured, a validation taken for a third of its steps.
+
+    Moves the supernet's weights: to be asked last.
+    """
+    sites = [(mixture.alpha[..., 0].numel(), mixture.alpha.shape[-1]) for mixture in supernet.mixtures().values()]
+    work = derivation.build(spec.derive.method.name, spec.derive.method.options).work(sites)
+    seconds = work.network_epochs * network_epoch
+    if work.supernet_epochs or work.mixture_epochs or work.validations:
+        step = _time_plain(spec, supernet, batch)
+        train, val = (_steps(len(split), spec.search.batch_size) for split in (data.train, data.val))
+        seconds += step * (work.supernet_epochs * train + (work.mixture_epochs + work.validations / 3) * val)
+    return seconds
 
 
 def _time_plain(spec: TrialSpec, model: nn.Module, batch: Batch) -> float:

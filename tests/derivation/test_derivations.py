@@ -14,6 +14,7 @@ from derivation_problems import begin_net, examples, searched
 from nasact.derivation import DERIVATIONS, Derived, Given, build, derive_by
 from nasact.errors import GenotypeError, StudyError, UnknownName
 from nasact.supernet import Genotype
+from nasact.training.metrics import evaluate
 from nasact.training.seeds import capture_rng
 
 NAMES = DERIVATIONS.names()
@@ -153,3 +154,29 @@ def test_another_seed_is_another_derivation(name: str) -> None:
     # the order of the sites, the networks' first weights: they show in the metrics or the tuned betas
     seen = [derived(name, replace(given(), seed=seed)) for seed in range(6)]
     assert len({str((one.genotype, {**one.metrics, "seconds": 0})) for one in seen}) > 1
+
+
+@pytest.mark.parametrize(("name", "level"), [*((name, "layer") for name in NAMES), ("perturbation", "channel")])
+def test_what_a_derivation_takes_is_within_what_it_says(name: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """... exactly, but where the search decides how many networks there are to train."""
+    validations = 0
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal validations
+        validations += 1
+        return evaluate(*arguments, **options)
+
+    for room in ("perturbation", "refit"):
+        monkeypatch.setattr(f"nasact.derivation.{room}.evaluate", counted)
+    search = given(level)
+    alphas = [mixture.alpha for mixture in search.supernet.mixtures().values()]
+    said = build(name, QUICK[name]).work([(alpha[..., 0].numel(), alpha.shape[-1]) for alpha in alphas])
+    took = derived(name, search).metrics["epochs"]
+    assert validations == said.validations
+    if name == "validated":
+        assert 0 < took <= said.network_epochs
+        assert said.supernet_epochs == 0
+    else:
+        assert took == said.supernet_epochs
+        assert said.network_epochs == 0
+    assert said.mixture_epochs == (said.supernet_epochs if name == "refit" else 0)

@@ -137,6 +137,12 @@ AFTER_GOOD = {
         "m.yaml:3: search.normaliser: strategy 'gaea' cannot serve normaliser 'affine': its steps move the mixture "
         "weights themselves on a simplex; use convex",
     ),
+    "a perturbation of weights that are drawn": (
+        "search: {strategy: gdas, regularisers: [sdarts]}",
+        "m.yaml:3: search.regularisers.0: regulariser 'sdarts' cannot serve here: it moves mixture weights by eps and "
+        "back onto the simplex, and those of normaliser 'gumbel_hard' are off it, or drawn anew at each pass; use "
+        "softmax or ratio or convex or clip",
+    ),
     "more to keep than the search leaves": (
         "search: {strategy: shrink}\nderive: {top_k: 2}",
         "m.yaml:4: derive.top_k: strategy 'shrink' leaves 1 of 4 candidates at each site, but got 2",
@@ -168,7 +174,7 @@ AFTER_GOOD = {
     "option of a derivation": (
         "derive: {method: {name: validated, network: 3}}",
         "m.yaml:3: derive.method.network: unknown option 'network' of derivation 'validated'. "
-        "Did you mean 'networks'? It has: networks, epochs, margin, seeds",
+        "Did you mean 'networks'? It has: networks, epochs, margin, seeds, uniform",
     ),
     "option of a derivation out of range": (
         "derive: {method: {name: refit, epochs: 0}}",

@@ -51,8 +51,8 @@ class SDARTS:
     def refusal(self, setting: Setting) -> str | None:
         if setting.normaliser.name not in SIMPLEX:
             return (
-                f"it moves mixture weights on the simplex, where normaliser {setting.normaliser.name!r} does not keep "
-                f"them in training; use {' or '.join(SIMPLEX)}"
+                "it moves mixture weights by eps and back onto the simplex, and those of normaliser "
+                f"{setting.normaliser.name!r} are off it, or drawn anew at each pass; use {' or '.join(SIMPLEX)}"
             )
         if not setting.weight_steps:
             return "it perturbs the steps of the weights alone, and the strategy takes none: it moves both at once"

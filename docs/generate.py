@@ -62,7 +62,10 @@ def catalogue() -> str:
 def reference() -> str:
     """Strategies, normalisers, kernels, models, datasets: what a study can name, from `nasact list`."""
     lines = ["# What a study can name\n"]
-    chosen = ("strategies", "regularisers", "derivations", "normalisers", "kernels", "models", "datasets", "studies")
+    chosen = (
+        *("strategies", "regularisers", "monitors", "derivations", "normalisers"),
+        *("kernels", "models", "datasets", "studies"),
+    )
     for what in chosen:
         rows = LISTS[what]()
         headers = list(rows[0])

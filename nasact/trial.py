@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from nasact import bilevel, derivation
+from nasact import bilevel, derivation, monitors
 from nasact.beginning import begin_supernet
 from nasact.errors import Divergence, GenotypeError, MixtureError
+from nasact.results import Phase, Report, Status, TrialResult, trial_metrics
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype
 from nasact.tasks import Data, Split, build_model, data_fingerprint
@@ -33,54 +34,6 @@ from nasact.training.seeds import derive_seed
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-Phase = Literal["search", "retrain"]
-Status = Literal["complete", "pruned", "failed"]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one epoch of a trial measured; epochs count from 1."""
-
-    phase: Phase
-    epoch: int
-    epochs: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialResult:
-    """How a trial ended. Accuracies are fractions; `weights_over_time` starts before the first epoch."""
-
-    status: Status
-    reason: str | None
-    genotype: Genotype | None
-    metrics: dict[str, float]
-    history: list[dict[str, Any]]
-    weights_over_time: WeightsOverTime
-    spec: dict[str, Any]
-    banks: dict[str, list[str]] = field(default_factory=dict)
-    """The candidates that each site searched, in the order of `weights_over_time`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        genotype = None if self.genotype is None else self.genotype.to_dict()
-        return {
-            "status": self.status,
-            "reason": self.reason,
-            "genotype": genotype,
-            "metrics": self.metrics,
-            "history": self.history,
-            "weights_over_time": self.weights_over_time,
-            "spec": self.spec,
-            "banks": self.banks,
-        }
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> TrialResult:
-        genotype = document["genotype"]
-        return cls(**{**document, "genotype": None if genotype is None else Genotype.from_dict(genotype)})
-
-    def reports(self) -> Iterator[Report]:
-        return (Report(**report) for report in self.history)
 
 
 def run_trial(
@@ -157,6 +110,13 @@ class _Trial:
     state: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        search = self.spec.search
+        self.watch = monitors.Watch(
+            monitors=monitors.build_monitors(search.monitors),
+            on_collapse=cast(monitors.OnCollapse, search.on_collapse),
+            warmup=search.warmup,
+            top_k=self.spec.derive.top_k,
+        )
         self.key = trial_key(self.spec, self.data)
         self.checkpoint = None if self.directory is None else Checkpoint(self.directory / "checkpoint.pt", self.key)
         self.result_path = None if self.directory is None else self.directory / "result.json"
@@ -184,6 +144,7 @@ class _Trial:
             self.derivation = payload["derivation"]
             self.weights_over_time = payload["weights_over_time"]
             self.banks = payload["banks"]
+            self.watch.kept = payload["kept"]
             self.state = payload["state"]
 
     def take_state(self) -> dict[str, Any] | None:
@@ -209,21 +170,26 @@ class _Trial:
                     "derivation": self.derivation,
                     "weights_over_time": self.weights_over_time,
                     "banks": self.banks,
+                    "kept": self.watch.kept,
                     "state": state,
                 }
             )
 
     def finish(self, status: Status, reason: str | None = None) -> TrialResult:
         """The result, on disk too; a trial that will not continue needs no checkpoint any more."""
+        told = self.watch.told(self.collapse())
         result = TrialResult(
             status=status,
             reason=reason,
             genotype=self.genotype,
-            metrics=self.metrics(),
+            metrics=trial_metrics(
+                self.history, alpha_moved=self.alpha_moved, derivation=self.derivation, collapse=told
+            ),
             history=[asdict(report) for report in self.history],
             weights_over_time=self.weights_over_time,
             banks=self.banks,
             spec=self.spec.to_tree(),
+            collapse=told,
         )
         if self.result_path is not None:
             write_json(self.result_path, {"schema": SCHEMA, "key": self.key, "result": result.to_dict()})
@@ -231,23 +197,9 @@ class _Trial:
             self.checkpoint.remove()
         return result
 
-    def metrics(self) -> dict[str, float]:
-        last = {report.phase: report.metrics for report in self.history}
-        seconds = dict.fromkeys(("search", "retrain"), 0.0)
-        for report in self.history:
-            seconds[report.phase] += report.metrics["seconds"]
-        metrics = {f"{phase}_seconds": value for phase, value in seconds.items()}
-        metrics |= {f"derive_{name}": value for name, value in self.derivation.items()}
-        metrics["seconds"] = sum(seconds.values()) + metrics.get("derive_seconds", 0.0)
-        if "search" in last:
-            metrics["search_val_accuracy"] = last["search"]["val_accuracy"]
-            metrics["entropy"] = last["search"]["entropy"]
-            metrics["alpha_moved"] = self.alpha_moved
-        if "retrain" in last:
-            metrics["derived_val_accuracy"] = last["retrain"]["val_accuracy"]
-            if "search" in last:
-                metrics["gap"] = metrics["search_val_accuracy"] - metrics["derived_val_accuracy"]
-        return metrics
+    def collapse(self) -> monitors.Collapse | None:
+        """What the monitors tell of the search so far: of its metrics alone, so that a continued trial agrees."""
+        return self.watch.collapse(report for report in self.history if report.phase == "search")
 
 
 def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
@@ -255,16 +207,21 @@ def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
     spec, data = trial.spec, trial.data
     run = _begin_search(spec, data)
     trial.banks = {site: list(mixture.names) for site, mixture in run.supernet.mixtures().items()}
+    trial.watch.require(run.supernet, run.state.loss, data.val, run.seed)
     before = [alpha.detach().clone() for alpha in run.supernet.arch_parameters()]
     state = trial.take_state()
     if state is not None:
         run.load_state_dict(state)
     epochs = spec.search.epochs
-    for epoch in search(run, data.train, data.val, epochs=epochs, batch_size=spec.search.batch_size):
+    left = search(run, data.train, data.val, epochs=epochs, batch_size=spec.search.batch_size)
+    while not trial.watch.ends(trial.collapse()) and (epoch := next(left, None)) is not None:
         trial.alpha_moved = _distance(before, run.supernet.arch_parameters())
         trial.weights_over_time = run.weights_over_time
-        if (yield trial.record("search", epochs, epoch, run)):
+        if (yield trial.record("search", epochs, trial.watch.measured(run, data.val, epoch), run)):
             return True
+    if trial.watch.roll_back(run, trial.collapse()):
+        trial.alpha_moved = _distance(before, run.supernet.arch_parameters())
+        trial.weights_over_time = run.weights_over_time
     derived = _derive(spec, data, run)
     trial.genotype, trial.derivation = derived.genotype, derived.metrics
     trial.save(None)

@@ -12,6 +12,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nasact.errors import ModelError
 
 
+class NoSecondDerivative(ModelError):
+    """A model whose gradient cannot be differentiated, for this `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(_ADVICE.format(reason=reason))
+        self.reason = reason
+
+
 @contextmanager
 def twice_differentiable(module: nn.Module) -> Iterator[None]:
     """Forward passes inside avoid the kernels that have no second derivative.
@@ -40,7 +48,7 @@ def second_derivatives_told() -> Iterator[None]:
         reason = " ".join(str(error).split())
         if "derivative" not in reason or "not implemented" not in reason:
             raise
-        raise ModelError(_ADVICE.format(reason=reason)) from error
+        raise NoSecondDerivative(reason) from error
 
 
 def require_second_derivatives(grads: Iterable[Tensor | None]) -> None:
@@ -53,7 +61,7 @@ def require_second_derivatives(grads: Iterable[Tensor | None]) -> None:
     while waiting:
         node = waiting.pop()
         if node.name() == "torch::autograd::Error":
-            raise ModelError(_ADVICE.format(reason="a function is marked once_differentiable"))
+            raise NoSecondDerivative("a function is marked once_differentiable")
         following = {after for after, _ in node.next_functions if after is not None} - seen
         seen |= following
         waiting.extend(following)

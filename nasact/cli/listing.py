@@ -119,6 +119,23 @@ def _regularisers() -> Rows:
     ]
 
 
+def _monitors() -> Rows:
+
+    from nasact.monitors import MONITORS
+
+    return [
+        {
+            "name": name,
+            "options": _options(_defaults(monitor)),
+            "metrics": ", ".join(f"{metric} ({side} is better)" for metric, side in monitor.gives.items()),
+            "summary": monitor.summary,
+            "cost": monitor.cost,
+            "source": monitor.source,
+        }
+        for name, monitor in MONITORS.items()
+    ]
+
+
 def _kernels() -> Rows:
 
     from nasact.mixture import KERNELS
@@ -176,6 +193,7 @@ LISTS: dict[str, Callable[[], Rows]] = {
     "strategies": _strategies,
     "derivations": _derivations,
     "regularisers": _regularisers,
+    "monitors": _monitors,
     "normalisers": _normalisers,
     "kernels": _kernels,
     "studies": _studies,

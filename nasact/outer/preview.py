@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasact import bilevel, derivation
+from nasact import bilevel, derivation, monitors
 from nasact.beginning import bank_hygiene
 from nasact.bilevel import Batch
 from nasact.compare import fresh_model
@@ -60,6 +60,7 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
     report = find_sites(model, include=spec.sites.include, exclude=spec.sites.exclude)
     shapes = site_shapes(model, data.train.x[:2])
     train, val = _batch(data.train, spec.search.batch_size), _batch(data.val, spec.search.batch_size)
+    require_monitors(spec, supernet, data)
     saved = _saved_bytes(supernet, train)
     step, losses = _time_search(spec, supernet, train, val, len(data.train))
     plain = _time_plain(spec, model, train)
@@ -90,6 +91,13 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
         plan=f"{trials} trial{'' if trials == 1 else 's'}, then {networks} networks for the comparison",
         hygiene=bank_hygiene(spec, data),
     )
+
+
+def require_monitors(spec: TrialSpec, supernet: Supernet, data: Data) -> None:
+    """StudyError, with the reason, where a monitor cannot measure this supernet: asked before the first trial."""
+    monitors.require_site(spec.outer.prune_by, (site.name for site in supernet.sites))
+    watch = monitors.Watch(monitors=monitors.build_monitors(spec.search.monitors), top_k=spec.derive.top_k)
+    watch.require(supernet, F.cross_entropy, data.val, spec.seed)
 
 
 def _site(supernet: Supernet, name: str, site: Site, shapes: dict[str, list[tuple[int, ...]]]) -> dict[str, Any]:

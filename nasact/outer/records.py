@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from nasact.trial import Report, TrialResult
 
 Status: TypeAlias = Literal["complete", "pruned", "failed", "running"]
-# The objective, read from a TrialResult's metrics, and what pruners compare, read from a search report's metrics.
+# The objective, read from a TrialResult's metrics. What pruners compare is read from a search report's: outer.prune_by.
 OBJECTIVE = "derived_val_accuracy"
-INTERMEDIATE = "val_accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nasact.compare import Comparison, compare, fresh_model, site_options
 from nasact.errors import StoreError, StudyError
+from nasact.monitors import build_monitors, require_site
 from nasact.outer.data import load_study_data
 from nasact.outer.events import Callbacks, NullEvents
 from nasact.outer.files import finite, write_json
 from nasact.outer.listener import Listener
 from nasact.outer.network import load_network, save_network
+from nasact.outer.preview import require_monitors
 from nasact.outer.provenance import Origin, origin
 from nasact.outer.records import ENGINES, TrialRecord, best_of
 from nasact.outer.state import trial_documents
@@ -31,7 +33,7 @@ from nasact.supernet import find_sites
 from nasact.tasks import Data
 from nasact.tracking import NullTracker, StudyInfo, Tracker
 from nasact.tracking.tracker import RunIds
-from nasact.trial import Report, TrialResult, run_trial
+from nasact.trial import Report, TrialResult, begin_supernet, run_trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ def run_study(
         status = "failed"
         try:
             listener.own = _own_functions(study.spec, data)
+            _require_monitors(study.spec, data, listener.own)
             result = _Stages(study, store, data, listener, made, getattr(chosen, "uri", None), workers).run(started)
             status = "complete"
         except KeyboardInterrupt:
@@ -201,6 +204,13 @@ class _Stages:
 def _own_functions(spec: TrialSpec, data: Data) -> Mapping[str, str]:
     """The model's own function by site; also the moment at which a model without any site is refused."""
     return {site.name: site.function for site in find_sites(fresh_model(spec, data), **site_options(spec, data)).sites}
+
+
+def _require_monitors(spec: TrialSpec, data: Data, sites: Iterable[str]) -> None:
+    """StudyError where the monitors of the study cannot do what it asks of them: before its first trial."""
+    require_site(spec.outer.prune_by, sites)
+    if any(monitor.asks for monitor in build_monitors(spec.search.monitors)):
+        require_monitors(spec, begin_supernet(spec, data), data)
 
 
 def _metrics(comparison: Comparison, trial: TrialResult) -> dict[str, float]:

@@ -64,10 +64,15 @@ def load_state(root: Path, name: str) -> StudyState:
 
 
 def trial_documents(store: StudyDirectory, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """The records with what `report` takes of their trials' results: `metrics`, `left_out`."""
+    """The records with what `report` takes of their trials' results: `metrics`, `collapse`, `left_out`."""
     documents = ((record, trial_document(store, record)) for record in records)
     return [
-        {**record.to_dict(), "metrics": result.get("metrics") or {}, "left_out": _left_out(result)}
+        {
+            **record.to_dict(),
+            "metrics": result.get("metrics") or {},
+            "collapse": result.get("collapse"),
+            "left_out": _left_out(result),
+        }
         for record, result in documents
     ]
 

@@ -185,7 +185,13 @@ def outcome_text(result: ResultLike) -> str:
     names = {"derived_val_accuracy": "derived", "search_val_accuracy": "mixture"}
     metrics = result.metrics
     parts = [f"{text} {100 * metrics[name]:.2f} %" for name, text in names.items() if is_number(metrics.get(name))]
-    return ", ".join([*parts, f"gap {100 * metrics['gap']:+.2f}"] if is_number(metrics.get("gap")) else parts)
+    if is_number(metrics.get("gap")):
+        parts.append(f"gap {100 * metrics['gap']:+.2f}")
+    if is_number(metrics.get("collapse_epoch")):
+        back = metrics.get("rolled_back_to")
+        followed = f", rolled back to {back:.0f}" if is_number(back) else ""
+        parts.append(f"collapsed at epoch {metrics['collapse_epoch']:.0f}{followed}")
+    return ", ".join(parts)
 
 
 class _Bars:

@@ -203,9 +203,22 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
             )
         )
     note = "gap: mixture minus derived, in points.  *: the best trial."
+    collapsed = [
+        f"trial {trial['number']} {collapse_text(trial['collapse'])}" for trial in trials if trial.get("collapse")
+    ]
     return Table(
-        title="Trials (validation accuracy in %)", columns=columns, rows=tuple(rows), notes=(note,) if rows else ()
+        title="Trials (validation accuracy in %)",
+        columns=columns,
+        rows=tuple(rows),
+        notes=(note, *collapsed) if rows else (),
     )
+
+
+def collapse_text(collapse: Mapping[str, Any]) -> str:
+    """`collapsed at epoch 14 (hessian: ...): rolled back to epoch 8`."""
+    action = str(collapse["action"])
+    followed = f"{action} to epoch {collapse['rolled_back_to']}" if collapse.get("rolled_back_to") else action
+    return f"collapsed at epoch {collapse['epoch']} ({collapse['monitor']}: {collapse['reason']}): {followed}"
 
 
 def _derived(trial: Mapping[str, Any]) -> Any:

@@ -75,6 +75,11 @@ class Regulariser(Component):
     name: Annotated[str, AfterValidator(names.regulariser)]
 
 
+class Monitor(Component):
+    kind: ClassVar[str] = "monitor"
+    name: Annotated[str, AfterValidator(names.monitor)]
+
+
 class Kernel(Component):
     kind: ClassVar[str] = "kernel"
     name: Annotated[str, AfterValidator(names.kernel)]

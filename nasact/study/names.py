@@ -16,6 +16,7 @@ INITS = ("uniform", "original")
 ENGINES = ("optuna",)
 SAMPLERS = ("tpe", "random", "grid")
 PRUNERS = ("hyperband", "median", "none")
+ON_COLLAPSE = ("report", "stop", "roll_back")
 BASELINES = ("original", "best_single", "random_mixture")
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -50,6 +51,12 @@ def normalisers_of(strategy: object) -> tuple[str, ...]:
     from nasact.bilevel import STRATEGIES
 
     return STRATEGIES.get(strategy).normalisers if isinstance(strategy, str) and strategy in STRATEGIES else ()
+
+
+def monitor(name: str) -> str:
+    from nasact.monitors import MONITORS
+
+    return _one_of("monitor", name, MONITORS.names(), "nasact list monitors")
 
 
 def derivation(name: str) -> str:
@@ -147,6 +154,10 @@ def sampler(name: str) -> str:
 
 def pruner(name: str) -> str:
     return _one_of("pruner", name, PRUNERS)
+
+
+def on_collapse(name: str) -> str:
+    return _one_of("way to meet a collapse", name, ON_COLLAPSE)
 
 
 def _one_of(kind: str, name: str, known: Iterable[str], listing: str = "") -> str:

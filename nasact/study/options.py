@@ -21,7 +21,7 @@ _NAMED = re.compile(r"option '(\w+)'")
 def mistake(kind: str, name: str, options: Mapping[str, Any]) -> tuple[str | None, str] | None:
     """The option that the `kind` called `name` refuses (None: their combination), and why; None if all are fine."""
     try:
-        if kind in ("strategy", "regulariser", "kernel", "derivation"):
+        if kind in ("strategy", "regulariser", "monitor", "kernel", "derivation"):
             return _record_mistake(kind, name, options)
         _check(kind, name, options)
     except NasactError as error:
@@ -61,12 +61,13 @@ def refused_regulariser(search: Search, functions: tuple[str, ...]) -> tuple[int
 
 
 def _record_mistake(kind: str, name: str, options: Mapping[str, Any]) -> tuple[str | None, str] | None:
-    from nasact import bilevel, derivation
+    from nasact import bilevel, derivation, monitors
     from nasact.mixture import kernels
 
     builders = {
         "strategy": bilevel.build,
         "regulariser": bilevel.regularisers.build,
+        "monitor": monitors.build,
         "kernel": kernels.build,
         "derivation": derivation.build,
     }
@@ -100,8 +101,11 @@ def _factory(kind: str, name: str) -> tuple[Callable[..., Any], tuple[str, ...]]
     from nasact.bilevel import REGULARISERS, STRATEGIES
     from nasact.derivation import DERIVATIONS
     from nasact.mixture import KERNELS
+    from nasact.monitors import MONITORS
     from nasact.tasks import DATASETS, MODELS, datasets, models
 
+    if kind == "monitor" and name in MONITORS:
+        return MONITORS.get(name), ()
     if kind == "strategy" and name in STRATEGIES:
         return STRATEGIES.get(name), ()
     if kind == "derivation" and name in DERIVATIONS:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from nasact.study import names, options
 from nasact.study.domains import Choice, Domain, DomainError, FloatRange, as_floats, is_domain, parse, put, walk
 from nasact.study.problems import Problem, field_at, shown, study_error, translate
-from nasact.study.shorthand import COMPONENTS, REGULARISERS, TEMPERATURE, Path, expand
+from nasact.study.shorthand import COMPONENTS, LISTS, TEMPERATURE, Path, expand
 from nasact.study.source import Source, dotted
 from nasact.study.spec import NOT_OF_A_TRIAL, Temperature, TrialSpec
 
@@ -138,9 +138,9 @@ def _typed(tree: dict[str, Any], written: Mapping[Path, Path], problems: list[Pr
 def _is_float(path: Path, tree: dict[str, Any]) -> bool:
     if field_at(path) is float:
         return True
-    if path[:2] == REGULARISERS and len(path) == 4:
-        name = tree["search"]["regularisers"][path[2]].get("name")
-        return isinstance(name, str) and options.is_float("regulariser", name, str(path[3]))
+    if path[:2] in LISTS and len(path) == 4:
+        name = tree[str(path[0])][path[1]][path[2]].get("name")
+        return isinstance(name, str) and options.is_float(LISTS[path[:2]], name, str(path[3]))
     if path[:2] not in COMPONENTS or len(path) != 3:
         return False
     section, kind, option = (str(part) for part in path)

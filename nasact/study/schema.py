@@ -40,7 +40,7 @@ _DOMAINS: dict[str, Any] = {
     },
 }
 _ANY_DOMAIN = [{"$ref": "#/$defs/Range"}, {"$ref": "#/$defs/Choice"}]
-_COMPONENTS = ("Dataset", "Model", "Strategy", "Regulariser", "Kernel", "Derivation")
+_COMPONENTS = ("Dataset", "Model", "Strategy", "Regulariser", "Monitor", "Kernel", "Derivation")
 _FIXED = ("Compare", "Outer")
 
 

@@ -23,7 +23,8 @@ COMPONENTS: tuple[Path, ...] = (
 )
 OPTIMISERS: tuple[Path, ...] = (("search", "optimiser"), ("retrain", "optimiser"))
 TEMPERATURE: Path = ("search", "temperature")
-REGULARISERS: Path = ("search", "regularisers")
+LISTS: dict[Path, str] = {("search", "regularisers"): "regulariser", ("search", "monitors"): "monitor"}
+"""Where a list of components stands, and of which kind they are."""
 
 
 def named(value: Any) -> Any:

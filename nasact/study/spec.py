@@ -19,13 +19,14 @@ from pydantic import (
     model_validator,
 )
 
-from nasact.study import names, options, shorthand, together
+from nasact.study import monitoring, names, options, shorthand, together
 from nasact.study.components import (
     Component,
     Dataset,
     Derivation,
     Kernel,
     Model,
+    Monitor,
     Node,
     Regulariser,
     Strategy,
@@ -182,6 +183,12 @@ class Search(Node):
     """Epochs at the beginning in which only the weights are trained."""
     batch_size: AtLeastOne = 64
     optimiser: Optimiser = Field(default_factory=Optimiser)
+    monitors: Annotated[tuple[Monitor, ...], BeforeValidator(_as_tuple), AfterValidator(_once)] = Field(
+        default_factory=lambda: (Monitor(name="weights"),)
+    )
+    """What is measured after each epoch, beside losses and accuracy."""
+    on_collapse: Annotated[str, AfterValidator(names.on_collapse)] = "report"
+    """What follows when a monitor tells that the search has collapsed: report, stop or roll_back."""
 
     @model_validator(mode="before")
     @classmethod
@@ -239,6 +246,8 @@ class Outer(Node):
     sampler: Annotated[str, AfterValidator(names.sampler)] = "tpe"
     pruner: Annotated[str, AfterValidator(names.pruner)] = "hyperband"
     trials: AtLeastOne = 20
+    prune_by: str = "val_accuracy"
+    """The metric of the search's epochs that the pruner compares trials by."""
 
 
 class TrialSpec(Node):
@@ -278,6 +287,13 @@ class TrialSpec(Node):
         refused = options.refused_regulariser(self.search, self.search_space)
         if refused is not None:
             raise at(("search", "regularisers", refused[0]), refused[1])
+        return self
+
+    @model_validator(mode="after")
+    def _monitors_serve(self) -> TrialSpec:
+        refused = monitoring.refused(self)
+        if refused is not None:
+            raise at(*refused)
         return self
 
     def to_tree(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ def test_the_lists_are_these() -> None:
         "strategies",
         "regularisers",
         "derivations",
+        "monitors",
         "normalisers",
         "kernels",
         "studies",

@@ -52,11 +52,19 @@ def test_defaults_are_filled_in_and_written_down() -> None:
             "warmup": 0,
             "batch_size": 64,
             "optimiser": {"name": "adam", "lr": 1e-3, "weight_decay": 0.0},
+            "monitors": [{"name": "weights"}],
+            "on_collapse": "report",
         },
         "derive": {"top_k": 1, "method": {"name": "magnitude"}},
         "retrain": {"epochs": 40, "batch_size": None, "optimiser": None},
         "compare": {"baselines": ["original", "best_single", "random_mixture"], "seeds": 8},
-        "outer": {"engine": "optuna", "sampler": "tpe", "pruner": "hyperband", "trials": 20},
+        "outer": {
+            "engine": "optuna",
+            "sampler": "tpe",
+            "pruner": "hyperband",
+            "trials": 20,
+            "prune_by": "val_accuracy",
+        },
     }
 
 

@@ -10,7 +10,6 @@ from optuna.trial import FrozenTrial, Trial
 
 from nasact.outer.optuna.sampling import build_pruner
 from nasact.outer.optuna.storage import epochs_of
-from nasact.outer.records import INTERMEDIATE
 
 if TYPE_CHECKING:
     from nasact.study import Study
@@ -27,6 +26,12 @@ class Watch:
     def __init__(
         self, remembered: optuna.Study, study: Study, trial: Trial, frozen: FrozenTrial, warmup: int = 0
     ) -> None:
+        # here, because monitors need torch, and who only reads a study must not wait for it
+        from nasact.monitors import better, build_monitors
+
+        self._metric = study.spec.outer.prune_by
+        # Optuna compares intermediate values in the direction of the objective
+        self._sign = 1.0 if better(self._metric, build_monitors(study.spec.search.monitors)) == "high" else -1.0
         self._trial = trial
         self._warmup = warmup
         self._known = epochs_of(frozen)
@@ -44,15 +49,22 @@ class Watch:
         self._heard += 1
         step = report.epoch - self._warmup
         if report.phase != "search" or step < 1:
-            if self._heard > self._known:
-                self._trial.set_user_attr("epochs", self._heard)
+            self._count()
             return False
-        if step < self._last or INTERMEDIATE not in report.metrics:
+        if step < self._last:
+            return False
+        if self._metric not in report.metrics:  # not every metric is measured after every epoch
+            self._count()
             return False
         if step == self._last:
             return self._pruned_at_last
-        self._trial.report(report.metrics[INTERMEDIATE], step)
+        self._trial.report(self._sign * report.metrics[self._metric], step)
         return self._trial.should_prune()
+
+    def _count(self) -> None:
+        """Remember an epoch of which the pruner hears nothing."""
+        if self._heard > self._known:
+            self._trial.set_user_attr("epochs", self._heard)
 
 
 def _asked_again(remembered: optuna.Study, study: Study, frozen: FrozenTrial) -> bool:

@@ -1,0 +1,62 @@
+"""`discretisation`: what pruning would cost now, before any retraining. Judges on validation data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nasact.errors import Divergence, GenotypeError, MixtureError
+from nasact.monitors.record import Better, Collapse, Measured, Seen, require_whole
+from nasact.supernet.derivation import derived_weights
+from nasact.supernet.probe import Probe
+from nasact.training.metrics import evaluate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discretisation:
+    """The mixture's validation accuracy minus that of the same supernet pruned to the study's `top_k`.
+
+    Pruned by magnitude with the kept weights renormalised, as `derive` does; network weights and betas stay, nothing
+    is retrained: what retraining can mend is not known to it. Fractions; below 0 where pruning helps.
+    An epoch whose weights cannot be pruned so (weights of both signs that cancel, fewer candidates left than `top_k`),
+    or whose pruned network has no finite loss, has no such metric.
+    """
+
+    name: ClassVar[str] = "discretisation"
+    source: ClassVar[str] = "the discretisation gap of arXiv:1909.09656, section 4.2, and paper 001"
+    summary: ClassVar[str] = "validation accuracy of the mixture minus that of the pruned supernet"
+    cost: ClassVar[str] = "one validation every `every` epochs"
+    gives: ClassVar[Mapping[str, Better]] = {"discretisation_gap": "low", "pruned_val_accuracy": "high"}
+    asks: ClassVar[bool] = False
+
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        require_whole("every", self.every)
+
+    def first(self) -> int:
+        return self.every
+
+    def require(self, seen: Seen) -> None:
+        pass
+
+    def measure(self, seen: Seen) -> dict[str, float]:
+        if seen.epoch % self.every:
+            return {}
+        try:
+            pruned = derived_weights(seen.supernet, seen.top_k)
+            probe = Probe.of(seen.supernet)
+            for site, slot in probe.slots.items():
+                slot.put(pruned[site])
+            accuracy = evaluate(probe.network, seen.val, loss=seen.loss, place="pruned supernet").accuracy
+        except (Divergence, GenotypeError, MixtureError):
+            return {}
+        gap = seen.metrics["val_accuracy"] - accuracy
+        return {"discretisation_gap": gap, "pruned_val_accuracy": accuracy}
+
+    def collapsed(self, history: Sequence[Measured]) -> Collapse | None:
+        return None
+
+    def earliest(self, warmup: int) -> int | None:
+        return None

@@ -1,0 +1,81 @@
+"""`weights`: how decided the mixtures are, and how much of them is identity. Looks at mixture weights alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from nasact.errors import StudyError
+from nasact.monitors.record import Better, Collapse, Measured, Seen
+
+IDENTITY = ("identity",)
+"""The functions that pass their input on: what skip connections are to a search over operations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Per site the entropy (nats) and the largest of |p| / sum |p|, each a mean over rows; and the identity's share.
+
+    `max_weight` is the mean over sites, `identity_mass` the share of identity, mean over rows and then over sites, in
+    [0, 1]. A search whose mixtures become identity has collapsed as DARTS does on skip connections; `most_identity` is
+    the share above which this is told (1, the default: never).
+    """
+
+    name: ClassVar[str] = "weights"
+    source: ClassVar[str] = "the collapse on skip connections of arXiv:1909.09656 and arXiv:1909.06035"
+    summary: ClassVar[str] = "entropy and largest weight of each site, and the share of identity"
+    cost: ClassVar[str] = "none"
+    gives: ClassVar[Mapping[str, Better]] = {
+        "entropy.*": "low",
+        "max_weight.*": "high",
+        "max_weight": "high",
+        "identity_mass": "low",
+    }
+    asks: ClassVar[bool] = False
+
+    most_identity: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.most_identity <= 1:
+            raise StudyError(f"most_identity must be above 0 and at most 1, but got {self.most_identity}")
+
+    def first(self) -> int:
+        return 1
+
+    def require(self, seen: Seen) -> None:
+        pass
+
+    def measure(self, seen: Seen) -> dict[str, float]:
+        mixtures = seen.supernet.mixtures()
+        shares = {site: _shares(mixture.weights()) for site, mixture in mixtures.items()}
+        largest = {site: float(share.amax(-1).mean()) for site, share in shares.items()}
+        identity = [
+            sum(float(shares[site][..., k].mean()) for k, name in enumerate(mixture.names) if name in IDENTITY)
+            for site, mixture in mixtures.items()
+        ]
+        found = {f"entropy.{site}": entropy for site, entropy in seen.supernet.entropy().items()}
+        found |= {f"max_weight.{site}": weight for site, weight in largest.items()}
+        found["max_weight"] = sum(largest.values()) / len(largest)
+        found["identity_mass"] = sum(identity) / len(identity)
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def collapsed(self, history: Sequence[Measured]) -> Collapse | None:
+        mass = history[-1].metrics.get("identity_mass") if history else None
+        if mass is None or self.most_identity == 1 or mass <= self.most_identity:
+            return None
+        epoch = history[-1].epoch
+        reason = f"identity holds {mass:.3g} of the mixture weights, more than {self.most_identity:.3g}"
+        return Collapse(monitor=self.name, epoch=epoch, sound=epoch - 1, reason=reason)
+
+    def earliest(self, warmup: int) -> int | None:
+        return None if self.most_identity == 1 else warmup + 1
+
+
+def _shares(p: Tensor) -> Tensor:
+    """|p| / sum |p| of each row, in float64."""
+    magnitude = p.abs().double()
+    return magnitude / magnitude.sum(-1, keepdim=True).clamp_min(1e-30)

@@ -1,0 +1,74 @@
+"""Small supernets as monitors are shown them, and histories of one metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nasact.monitors import Seen
+from nasact.supernet import Supernet, relax
+
+BANK = ("relu", "tanh", "identity", "silu")
+
+
+@dataclass(frozen=True)
+class Examples:
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True)
+class Epoch:
+    epoch: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Net(nn.Module):
+    """Two sites, BatchNorm and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 5))
+        self.last = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.last(torch.sigmoid(self.body(x)))
+        return made
+
+
+def supernet(normaliser: str = "softmax", level: str = "layer", bank: Sequence[str] = BANK, **options: Any) -> Supernet:
+    """In float64, in train mode, with mixture weights and statistics that are not the first ones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        made = relax(Net().double(), bank, level=level, normaliser=normaliser, kernel="reference", **options)
+        with torch.no_grad():
+            made(torch.randn(32, 4, dtype=torch.float64))
+            for alpha in made.arch_parameters():
+                alpha.add_(0.3 * torch.randn_like(alpha))
+        made.project_()
+    return made.train()
+
+
+def examples(count: int = 24) -> Examples:
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 4, generator=draw, dtype=torch.float64)
+    return Examples(x, torch.randint(3, (count,), generator=draw))
+
+
+def seen(net: Supernet, **changes: Any) -> Seen:
+    given: dict[str, Any] = {"supernet": net, "loss": cross_entropy, "val": examples(), "seed": 11, "epoch": 2}
+    return Seen(**{**given, "metrics": {"val_accuracy": 0.5}, **changes})
+
+
+def history(name: str, values: Sequence[float], every: int = 1) -> list[Epoch]:
+    """Epochs from 1 on, with a value after every `every`-th."""
+    found = []
+    for index, value in enumerate(values):
+        found += [Epoch(index * every + rest) for rest in range(1, every)]
+        found.append(Epoch((index + 1) * every, {name: value}))
+    return found

@@ -1,0 +1,109 @@
+"""`outer.prune_by`: what the pruner is told, in which direction, and what it makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+from outer_standin import Standin, execute, quality, shown, study
+
+from nasact.outer.data import load_study_data
+from nasact.outer.optuna.storage import reading
+from nasact.outer.store import StudyDirectory
+from nasact.study import Study, TrialSpec
+from nasact.trial import Report, run_trial
+
+
+def told(made: Study, root: Path) -> list[dict[int, float]]:
+    """The intermediate values in Optuna's own file, by trial."""
+    with reading(StudyDirectory.existing(root, made.name)) as remembered:
+        assert remembered is not None
+        return [dict(trial.intermediate_values) for trial in remembered.get_trials()]
+
+
+def history(made: Study, root: Path, key: str) -> list[dict[str, Any]]:
+    path = StudyDirectory.existing(root, made.name).trials / key / "result.json"
+    reports = json.loads(path.read_text())["result"]["history"]
+    return [report for report in reports if report["phase"] == "search"]
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("hessian_eigenvalue", -1), ("max_weight.act1", 1)])
+def test_optuna_is_told_the_metric_of_real_trials_negated_where_lower_is_better(
+    metric: str, sign: int, tmp_path: Path
+) -> None:
+    task = {"dataset": "digits", "model": {"name": "mlp", "hidden": [6]}, "train_limit": 80}
+    monitors = ["weights", {"name": "hessian", "every": 2, "examples": 16}]
+    made = study(
+        task=task,
+        search={
+            "strategy": {"name": "darts", "order": 1, "lr": {"low": 1e-3, "high": 1e-1, "log": True}},
+            "epochs": 3,
+            "warmup": 1,
+            "monitors": monitors,
+        },
+        outer={"trials": 2, "pruner": "median", "prune_by": metric},
+    )
+    data = load_study_data(made.spec)
+    records = execute(made, tmp_path, lambda spec, directory: run_trial(spec, data, directory=directory))
+    assert [(record.status, record.reason) for record in records] == [("complete", None)] * 2
+    for record, values in zip(records, told(made, tmp_path), strict=True):
+        reports = history(made, tmp_path, str(record.key))
+        # steps count the epochs after the warm-up; the eigenvalue is measured after the second epoch only
+        expected = {r["epoch"] - 1: sign * r["metrics"][metric] for r in reports[1:] if metric in r["metrics"]}
+        assert values == expected
+        assert list(expected) == ([1] if metric == "hessian_eigenvalue" else [1, 2])
+        assert record.epochs == 4
+
+
+class Massive(Standin):
+    """Trials that differ in the metric called `name` alone, measured after every second epoch."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __call__(self, spec: TrialSpec, directory: Path) -> Any:
+        reports, answer = super().__call__(spec, directory), None
+        while True:
+            try:
+                report = reports.send(answer)
+            except StopIteration as stop:
+                return stop.value
+            metrics = {"val_accuracy": 0.5}
+            if report.epoch % 2 == 0:
+                metrics[self.name] = quality(spec)
+            answer = yield Report(report.phase, report.epoch, report.epochs, metrics)
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("identity_mass", 1), ("max_weight", -1)])
+def test_the_median_pruner_stops_the_worse_half_of_either_direction(metric: str, sign: int, tmp_path: Path) -> None:
+    made = study(outer={"trials": 9, "sampler": "random", "pruner": "median", "prune_by": metric})
+    records = execute(made, tmp_path, Massive(metric))
+    values = [sign * quality(made.fill(record.params)) for record in records]
+    stopped = [record.number for record in records if record.status == "pruned"]
+    assert stopped
+    for number, value in enumerate(values):
+        before = [values[one] for one in range(number) if records[one].status == "complete"]
+        assert (number in stopped) == (len(before) >= 5 and value > median(before)), number
+
+
+def test_a_study_that_was_interrupted_prunes_by_its_metric_as_one_that_was_not(tmp_path: Path) -> None:
+    made = study(seed=1, outer={"trials": 8, "sampler": "random", "pruner": "median", "prune_by": "identity_mass"})
+    whole = execute(made, tmp_path / "whole", Massive("identity_mass"))
+    assert whole[-1].status == "pruned", "the second interruption is to fall into a trial that is pruned"
+
+    def interrupt(spec: TrialSpec, index: int) -> None:
+        seen = tmp_path / f"{spec.key()}-{index}"
+        if (spec.key(), index) in ((whole[0].key, 4), (whole[-1].key, 2)) and not seen.exists():
+            seen.touch()
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        standin = Massive("identity_mass")
+        standin.at = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            execute(made, tmp_path / "cut", standin)
+    assert shown(execute(made, tmp_path / "cut", Massive("identity_mass"))) == shown(whole)

@@ -1,0 +1,106 @@
+"""`search.monitors`, `search.on_collapse` and `outer.prune_by` of a study: their forms, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+
+from nasact.errors import StudyError
+from nasact.monitors import Hessian, Weights, build_monitors
+from nasact.study import Study
+from nasact.study.schema import json_schema
+
+LEAST: dict[str, Any] = {"task": {"dataset": "digits", "model": "mlp"}, "search_space": "basic"}
+
+
+def study(*monitors: Any, prune_by: str = "val_accuracy", **search: Any) -> Study:
+    return Study.from_tree({**LEAST, "search": {"monitors": list(monitors), **search}, "outer": {"prune_by": prune_by}})
+
+
+def test_the_weights_are_watched_and_a_collapse_is_reported_by_default() -> None:
+    tree = Study.from_tree(LEAST).tree
+    assert tree["search"]["monitors"] == [{"name": "weights"}]
+    assert (tree["search"]["on_collapse"], tree["outer"]["prune_by"]) == ("report", "val_accuracy")
+    assert study().spec.search.monitors == ()
+
+
+def test_a_name_a_mapping_and_a_domain_stand_side_by_side_and_survive_a_round_trip() -> None:
+    factor = {"low": 1, "high": 2}
+    written = study("weights", {"name": "hessian", "every": 1, "factor": factor}, epochs=40, on_collapse="roll_back")
+    assert list(written.parameters) == ["search.monitors.1.factor"]
+    assert Study.from_yaml(written.to_yaml()) == written
+    spec = written.fill({"search.monitors.1.factor": 1.5})
+    assert build_monitors(spec.search.monitors) == (Weights(), Hessian(every=1, factor=1.5))
+
+
+def test_the_schema_takes_what_the_study_takes() -> None:
+    monitors = ["weights", {"name": "hessian", "every": {"choice": [1, 2]}}]
+    tree = {**LEAST, "search": {"monitors": monitors, "on_collapse": "stop", "epochs": 40}}
+    jsonschema.validate({**tree, "outer": {"prune_by": "identity_mass"}}, json_schema())
+    Study.from_tree({**tree, "outer": {"prune_by": "identity_mass"}})
+
+
+def test_a_trials_key_tells_its_monitors_and_not_what_it_is_pruned_by() -> None:
+    keys = {study(*given).spec.key() for given in ((), ("weights",), ({"name": "weights", "most_identity": 0.5},))}
+    assert len(keys) == 3
+    assert study("weights").spec.key() == study("weights", prune_by="identity_mass").spec.key()
+    assert study("weights").fingerprint() != study("weights", prune_by="identity_mass").fingerprint()
+
+
+@pytest.mark.parametrize("metric", ["val_loss", "entropy", "identity_mass", "entropy.act1", "max_weight.layer1.0.act"])
+def test_what_a_search_or_its_monitors_measure_can_be_pruned_by(metric: str) -> None:
+    assert study("weights", prune_by=metric).spec.outer.prune_by == metric
+
+
+EAGER = {"name": "hessian", "start": 0, "window": 2, "lag": 1}
+
+
+@pytest.mark.parametrize(
+    ("monitors", "options", "line"),
+    [
+        (
+            ["wieghts"],
+            {},
+            "search.monitors.0.name: unknown monitor 'wieghts'. Did you mean 'weights'? (nasact list ",
+        ),
+        (["weights", "weights"], {}, "search.monitors: 'weights' is given twice"),
+        ([{"name": "hessian", "evry": 1}], {}, "search.monitors.0.evry: unknown option 'evry' of monitor 'hessian'."),
+        ([{"name": "hessian", "every": 0}], {}, "search.monitors.0.every: must be at least 1, but got 0"),
+        (
+            ["weights", {"name": "hessian", "every": 30}],
+            {},
+            "search.monitors.1.every: must not be larger than search.epochs, but got (every=30, epochs=20)",
+        ),
+        (["weights"], {"on_collapse": "rollback"}, "unknown way to meet a collapse 'rollback'. Did you mean 'roll_bac"),
+        (
+            ["weights"],
+            {"on_collapse": "stop"},
+            "search.on_collapse: 'stop', but no monitor can tell a collapse: add hessian, or weights with",
+        ),
+        (
+            ["hessian"],
+            {"on_collapse": "roll_back"},
+            "search.on_collapse: 'roll_back', but no monitor can tell a collapse: search.epochs is 20, and 'hessian' "
+            "tells one at epoch 22 at the earliest",
+        ),
+        ([EAGER], {"on_collapse": "stop", "epochs": {"low": 4, "high": 9}}, "(with search.epochs: 4)"),
+        (
+            ["weights"],
+            {"prune_by": "hessian_eigenvalue"},
+            "outer.prune_by: no monitor of the study gives 'hessian_eigenvalue'. Monitor 'hessian' gives it: add it to",
+        ),
+        (
+            ["weights"],
+            {"prune_by": "identty_mass"},
+            "gives 'identty_mass'. Did you mean 'identity_mass'? There are: ",
+        ),
+        ([], {"prune_by": "entropy.act1"}, "Monitor 'weights' gives it: add it to search.monitors"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(monitors: list, options: dict, line: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        study(*monitors, **options)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -65,7 +65,7 @@ def test_the_test_set_stays_shut(spec: TrialSpec, data: Data, driver: Driver) ->
 def test_a_trial_derives_as_its_study_says_and_never_opens_the_test_set(
     method: str | dict[str, Any], make_spec: Callable[..., TrialSpec], data: Data, driver: Driver, facts: Facts
 ) -> None:
-    spec = make_spec(derive={"method": method}, search={"epochs": 1}, retrain={"epochs": 1})
+    spec = make_spec(derive={"method": method}, search={"epochs": 1, "temperature": 1.0}, retrain={"epochs": 1})
     _, result = driver(run_trial(spec, data))
     assert (result.status, result.reason) == ("complete", None)
     assert {"derive_seconds", "derive_networks", "derive_epochs"} <= result.metrics.keys()
@@ -77,7 +77,7 @@ def test_a_trial_derives_as_its_study_says_and_never_opens_the_test_set(
 def test_a_derivation_that_is_done_is_not_done_again(
     make_spec: Callable[..., TrialSpec], data: Data, driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = make_spec(search={"epochs": 1}, retrain={"epochs": 1})
+    spec = make_spec(search={"epochs": 1, "temperature": 1.0}, retrain={"epochs": 1})
     monkeypatch.setattr("nasact.trial._retrain_phase", lambda trial: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         driver(run_trial(spec, data, directory=tmp_path))

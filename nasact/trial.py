@@ -177,7 +177,7 @@ class _Trial:
 
     def finish(self, status: Status, reason: str | None = None) -> TrialResult:
         """The result, on disk too; a trial that will not continue needs no checkpoint any more."""
-        told = self.watch.told(self.collapse())
+        told = self.watch.told(self.collapse(), derived=self.genotype is not None)
         result = TrialResult(
             status=status,
             reason=reason,
@@ -255,6 +255,7 @@ def _begin_search(spec: TrialSpec, data: Data) -> SearchRun:
         seed=derive_seed(spec.seed, "search"),
         schedule=build_schedule(options.temperature),
         warmup=options.warmup,
+        slows_alpha=options.temperature.slows_alpha,
         regularisers=bilevel.build_regularisers(options.regularisers),
     )
 

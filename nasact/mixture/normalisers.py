@@ -44,6 +44,8 @@ class Normaliser:
     """The nearest feasible alphas; None where every alpha is feasible."""
     tempered: bool = False
     """Whether the temperature matters."""
+    of_logits: bool = False
+    """Whether weights are a function of alpha / T alone: then a falling T alone makes steps of alpha larger."""
 
     def uniform(self, k: int) -> Tensor:
         """Weights that prefer no function, shape (K,): 1/K each; a half each for independent gates."""
@@ -184,6 +186,7 @@ for _normaliser in (
         total="sum",
         vertex_slack=1e-3,
         tempered=True,
+        of_logits=True,
     ),
     Normaliser(
         name="ratio",
@@ -240,6 +243,7 @@ for _normaliser in (
         total="none",
         vertex_slack=1e-3,
         tempered=True,
+        of_logits=True,
     ),
     Normaliser(
         name="gumbel",

@@ -125,6 +125,8 @@ class Temperature(Node):
     start: Positive = 1.0
     end: Positive | None = None
     schedule: Annotated[str, AfterValidator(names.schedule)] = "constant"
+    slows_alpha: bool = True
+    """Whether alpha's learning rate falls with the temperature, so that alpha / T keeps its pace."""
 
     @model_validator(mode="before")
     @classmethod

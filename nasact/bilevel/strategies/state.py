@@ -34,6 +34,8 @@ class SearchState:
     progress: float = 0.0
     """The part of the search that lies behind, warm-up not counted: from 0 to below 1. The loop tells it before each
     step, so that it need not be saved."""
+    pace: float = 1.0
+    """What part of its learning rate alpha has now. Told by the loop, as `progress` is."""
     regularisers: tuple[Regulariser, ...] = ()
     """What joins the losses. Part of how the search was asked for, as the strategy is, and not saved either."""
 
@@ -171,11 +173,18 @@ def forward(state: SearchState, batch: Batch) -> Tensor:
 
 
 def move_alpha(state: SearchState, grads: Gradients) -> None:
-    """One step of alpha, then back to the set that its normaliser allows."""
+    """One step of alpha at its pace, then back to the set that its normaliser allows."""
     alphas = state.supernet.arch_parameters()
     require_finite_gradients(state, grads)
     set_gradients(alphas, grads)
-    state.alpha_optimiser.step()
+    rates = [group["lr"] for group in state.alpha_optimiser.param_groups]
+    try:
+        for group, rate in zip(state.alpha_optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * state.pace
+        state.alpha_optimiser.step()
+    finally:
+        for group, rate in zip(state.alpha_optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate
     state.supernet.project_()
 
 

@@ -42,7 +42,7 @@ from nasact.trial import TrialResult, begin_retrain, derived_model, retrain_epoc
 ROOM = Path("runs/derived")
 IMAGES = 10_000
 FUNCTIONS = ("relu", "tanh", "sigmoid", "identity", "sin", "silu")
-EPOCHS = 12
+EPOCHS = 8
 Tree, Outcome = Mapping[str, Any], dict[str, Any]
 
 
@@ -66,16 +66,16 @@ TASKS: Mapping[str, Task] = {
 SMOKE: Mapping[str, Task] = {"digits": Task("digits", "digits", {"name": "mlp"}, 300, ("relu", "identity"), 1)}
 
 ANNEALED = {"start": 1.0, "end": 0.05, "schedule": "exponential"}
-JOINT = {"name": "joint", "lr": 1e-2}
+JOINT = {"name": "joint"}
 CASES: Mapping[str, Tree] = {
     "joint": {"search": {"strategy": JOINT}},
     "joint, annealed": {"search": {"strategy": JOINT, "temperature": ANNEALED}},
-    "darts 1, annealed": {"search": {"strategy": {"name": "darts", "order": 1, "lr": 1e-2}, "temperature": ANNEALED}},
+    "darts 1, annealed": {"search": {"strategy": {"name": "darts", "order": 1}, "temperature": ANNEALED}},
     "joint, annealed, validated": {
         "search": {"strategy": JOINT, "temperature": ANNEALED},
-        "derive": {"method": {"name": "validated", "networks": 8, "epochs": 8}},
+        "derive": {"method": "validated"},
     },
-    "drnas": {"search": {"strategy": {"name": "drnas", "lr": 1e-2}}},
+    "drnas": {"search": {"strategy": "drnas"}},
 }
 """As a study says it; what a case does not name is as in every other case."""
 JUDGED = "joint, annealed"  # the case that the targets are for

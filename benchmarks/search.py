@@ -1,12 +1,13 @@
-"""How good the genotypes are that each strategy finds, by the table of all 625 (benchmarks/genotypes).
+"""How good the genotypes are that strategies and derivations find, by the table of all 625 (benchmarks/genotypes).
 
 Run it where nasact is installed: python benchmarks/search.py --data DIR [--seeds N] [--json FILE]; DIR is what
 `nasact search --data-dir` takes. Every search is kept under runs/search: stopped, it goes on with the next.
 
 Each searches the network of the table for the table's budget, weights on its training images and alpha on its
-validation images, and keeps one function a site. What is judged is the table's accuracy of that genotype on test images
-(a mean over the table's seeds): the per cent of all genotypes that are better. Against it stands random search at the
-same cost: as many genotypes, each trained once, as the search took trainings, the best of them by validation accuracy.
+validation images, and keeps one function a site. What is judged is the table's accuracy of that genotype on test
+images (a mean over the table's seeds): the per cent of all genotypes that are better. Against it stand random search
+and TPE at the same cost: as many genotypes, each trained once, as search and derivation took trainings, the best of
+them by validation accuracy. Costs are times of the processor, not of the clock.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ import torch
 from genotypes import table, task
 from genotypes.make import Settings
 from report import Group, Results, Row, machine, publish
+from torch import nn
 
-from nasact import bilevel
+from nasact import bilevel, derivation
 from nasact.report.statistics import mean, std
 from nasact.study.spec import Optimiser
-from nasact.supernet import derive, relax
+from nasact.supernet import Genotype, relax
 from nasact.tasks import Data, build_model
 from nasact.training.files import write_json
-from nasact.training.loop import begin_fit, begin_search, fit, search
+from nasact.training.loop import FitState, begin_fit, begin_search, fit, search
 from nasact.training.process import settle
 from nasact.training.schedule import Constant, Exponential, Linear, Schedule
 from nasact.training.seeds import derive_seed
@@ -43,6 +45,9 @@ from nasact.training.seeds import derive_seed
 ROOM = Path("runs/search")
 DRAWS = 20_000
 SETTINGS = Settings()
+ADAM = Optimiser(name="adam", lr=SETTINGS.lr)
+WINNER = ("joint, annealed", "validated")
+"""nasact's default: what has to meet the target."""
 CONSTANT = Constant()
 ANNEALED = Exponential(start=1.0, end=0.05)
 Names = tuple[str, ...]
@@ -50,33 +55,34 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Case:
-    """A strategy with its options, and what the search around it is told."""
+    """A strategy with its options, its own where none are said, and what the search around it is told."""
 
     strategy: str
     options: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule = CONSTANT
-    warmup: int = 0
+    slows_alpha: bool = True
 
 
-LR = {"lr": 1e-2}
 CASES: Mapping[str, Case] = {
     "random": Case("random"),
-    "joint": Case("joint", LR),
-    "joint, annealed": Case("joint", LR, ANNEALED),
+    "joint": Case("joint"),
+    "joint, annealed": Case("joint", schedule=ANNEALED),
+    "joint, annealed, alpha at one rate": Case("joint", schedule=ANNEALED, slows_alpha=False),
     "cycles": Case("cycles"),
-    "darts 1": Case("darts", {"order": 1, **LR}),
-    "darts 1, annealed": Case("darts", {"order": 1, **LR}, ANNEALED),
-    "darts 1, annealed, warm-up": Case("darts", {"order": 1, **LR}, ANNEALED, 4),
-    "darts 2": Case("darts", {"order": 2, **LR}),
-    "darts 2, annealed": Case("darts", {"order": 2, **LR}, ANNEALED),
-    "darts 2, annealed, simultaneous": Case("darts", {"order": 2, "update": "simultaneous", **LR}, ANNEALED),
-    "implicit, annealed": Case("implicit", {"iterations": 3, **LR}, ANNEALED),
-    "gdas": Case("gdas", LR, Linear(start=10.0, end=0.1)),
+    "darts 1": Case("darts", {"order": 1}),
+    "darts 1, annealed": Case("darts", {"order": 1}, ANNEALED),
+    "darts 1, annealed, alpha at one rate": Case("darts", {"order": 1}, ANNEALED, slows_alpha=False),
+    "darts 2, annealed": Case("darts", {"order": 2}, ANNEALED),
+    "implicit, annealed": Case("implicit", {"iterations": 3}, ANNEALED),
+    "unrolled, annealed": Case("unrolled", {}, ANNEALED),
+    "gdas": Case("gdas", {}, Linear(start=10.0, end=0.1)),
     "gaea": Case("gaea"),
-    "drnas": Case("drnas", LR),
-    "fair": Case("fair", LR),
-    "shrink": Case("shrink", LR),
+    "drnas": Case("drnas"),
+    "fair": Case("fair"),
+    "shrink": Case("shrink"),
 }
+DERIVATIONS = ("magnitude", "perturbation", "validated")
+"""With one function a site `refit` keeps the functions of `magnitude`: the table could not tell them apart."""
 
 
 def images(data_dir: Path) -> Data:
@@ -84,39 +90,56 @@ def images(data_dir: Path) -> Data:
 
 
 def outcome(name: str, seed: int, data_dir: Path, room: Path, epochs: int) -> dict[str, Any]:
-    """The genotype that a search finds, and its time in units of training one network; from its file where it is."""
+    """The genotypes derived from one search, and their costs in trainings of one network; from its file where it is."""
     settle(1)
     case = CASES[name]
-    path, key = room / f"{name.replace(' ', '-').replace(',', '')}-{seed}.json", repr((case, seed, epochs, SETTINGS))
-    if path.exists() and (found := json.loads(path.read_text()))["key"] == key:
-        return found
-    data, adam = images(data_dir), Optimiser(name="adam", lr=SETTINGS.lr)
-    model = build_model(
-        task.MODEL, task.MODEL_OPTIONS, input_shape=data.input_shape, classes=data.classes, seed=derive_seed(seed, "w")
-    )
-    started = time.perf_counter()
-    for _ in fit(begin_fit(model, adam, seed=seed), data.train, epochs=1, batch_size=SETTINGS.batch_size):
+    key = repr((case, DERIVATIONS, seed, epochs, SETTINGS))
+    path = room / f"{name.replace(' ', '-').replace(',', '')}-{seed}.json"
+    if path.exists():
+        kept: dict[str, Any] = json.loads(path.read_text())
+        if kept["key"] == key:
+            return kept
+    data = images(data_dir)
+
+    def begin(genotype: Genotype | None, own_seed: int) -> FitState:
+        model = _model(data, derive_seed(own_seed, "model"))
+        return begin_fit(genotype.apply(model) if genotype else model, ADAM, seed=own_seed)
+
+    started = time.process_time()
+    for _ in fit(begin(None, seed), data.train, epochs=1, batch_size=SETTINGS.batch_size):
         pass
-    training = (time.perf_counter() - started) * epochs
+    training = (time.process_time() - started) * epochs
 
     strategy = bilevel.build(case.strategy, case.options)
     normaliser = strategy.normalisers[0] if strategy.normalisers else "softmax"
-    started = time.perf_counter()
-    supernet = relax(model, task.FUNCTIONS, normaliser=normaliser)
-    run = begin_search(supernet, strategy, adam, seed=seed, schedule=case.schedule, warmup=case.warmup)
+    started = time.process_time()
+    supernet = relax(_model(data, derive_seed(seed, "w")), task.FUNCTIONS, normaliser=normaliser)
+    run = begin_search(supernet, strategy, ADAM, seed=seed, schedule=case.schedule, slows_alpha=case.slows_alpha)
     accuracy = 0.0
     for epoch in search(run, data.train, data.val, epochs=epochs, batch_size=SETTINGS.batch_size):
         accuracy = epoch.metrics["val_accuracy"]
-    genes = derive(supernet, top_k=1).sites.values()
-    found = {
-        "key": key,
-        "functions": [gene.functions[0] for gene in genes],
-        "trainings": (time.perf_counter() - started) / training,
-        "mixture": accuracy,
-        "entropy": mean(list(supernet.entropy().values())),
-    }
+    searching = time.process_time() - started
+    given = derivation.Given(
+        run=run, train=data.train, val=data.val, begin=begin, optimiser=ADAM, loss=run.state.loss,
+        batch_size=SETTINGS.batch_size, fit_batch_size=SETTINGS.batch_size, seed=derive_seed(seed, "derive"),
+    )  # fmt: skip
+    derived = {}
+    for method in DERIVATIONS:
+        started = time.process_time()
+        genotype = derivation.derive_by(derivation.build(method, {}), given, 1).genotype
+        functions = [gene.functions[0] for gene in genotype.sites.values()]
+        derived[method] = {
+            "functions": functions,
+            "trainings": (searching + time.process_time() - started) / training,
+        }
+    entropy = mean(list(supernet.entropy().values()))
+    found = {"key": key, "derived": derived, "mixture": accuracy, "entropy": entropy}
     write_json(path, found)
     return found
+
+
+def _model(data: Data, seed: int) -> nn.Module:
+    return build_model(task.MODEL, task.MODEL_OPTIONS, input_shape=data.input_shape, classes=data.classes, seed=seed)
 
 
 # ---- what it is measured by -------------------------------------------------------------------------------------
@@ -156,9 +179,9 @@ def by_tpe(count: int, judged: table.Table, draws: int) -> list[float]:
 
 
 def chance(observed: Sequence[float], under: Sequence[float], seed: int = 1) -> float:
-    """How often as many draws of random search are as good in the mean as `observed`, or better: a one-sided p."""
-    rng, own = random.Random(seed), mean(observed)
-    as_good = sum(mean(rng.choices(under, k=len(observed))) <= own for _ in range(DRAWS))
+    """One-sided p of a permutation test: how often as many, drawn from both together, are as good in the mean."""
+    rng, own, both = random.Random(seed), mean(observed), [*observed, *under]
+    as_good = sum(mean(rng.sample(both, len(observed))) <= own for _ in range(DRAWS))
     return (1 + as_good) / (1 + DRAWS)
 
 
@@ -170,35 +193,42 @@ def agreement(genotypes: Sequence[Names]) -> float:
 
 def groups(outcomes: Mapping[str, Sequence[Mapping[str, Any]]], draws: int) -> tuple[Group, ...]:
     now, later = table.Table.load(by="test"), table.Table.load(by="test_twice")
-    found, rows, costs = {}, [], set()
-    for name, runs in outcomes.items():
-        genotypes = [tuple(run["functions"]) for run in runs]
-        cost = max(1, round(mean([run["trainings"] for run in runs])))
-        costs.add(cost)
-        places = [now.percentile(genotype) for genotype in genotypes]
-        p, twice = chance(places, best_of(cost, now, draws)), mean([later.percentile(each) for each in genotypes])
-        shown = (
-            f"{mean(places):.1f} (sd {std(places):.1f}); at twice {twice:.1f}; "
-            f"agree {100 * agreement(genotypes):.0f} %; cost {cost}; p {p:.2g}"
-        )
-        found[name] = Row(what=name, value=mean(places), low=min(places), high=max(places), shown=shown)
-    rows = sorted(found.values(), key=lambda row: row.value)
+    head = "mean percentile (0 is the best of 625)"
+    found, costs, made = [], {}, []
+    for method in DERIVATIONS:
+        rows = []
+        for name, runs in outcomes.items():
+            derived = [run["derived"][method] for run in runs]
+            genotypes = [tuple(one["functions"]) for one in derived]
+            cost = max(1, round(mean([one["trainings"] for one in derived])))
+            places = [now.percentile(genotype) for genotype in genotypes]
+            costs[method, name] = cost
+            p, twice = chance(places, best_of(cost, now, draws)), mean([later.percentile(each) for each in genotypes])
+            shown = (
+                f"{mean(places):.1f} (sd {std(places):.1f}); at twice {twice:.1f}; "
+                f"agree {100 * agreement(genotypes):.0f} %; cost {cost}; p {p:.2g}"
+            )
+            target = 5.0 if (name, method) == WINNER else None
+            rows.append(Row(what=f"{name}: {method}", value=mean(places), low=min(places), high=max(places),
+                            at_most=target, shown=shown))  # fmt: skip
+            found.append((mean(places), cost))
+        made.append(Group(f"Derived by `{method}`", tuple(sorted(rows, key=lambda row: row.value)), head))
     others = []
     for name in task.FUNCTIONS:
         genotype = (name,) * task.SITES
         both = now.percentile(genotype), later.percentile(genotype)
         others.append(Row(what=f"{name} at every site", value=both[0], low=both[0], high=both[0],
                           shown=f"{both[0]:.1f}; at twice {both[1]:.1f}"))  # fmt: skip
-    for cost in sorted({1, *costs, 25}):
-        places = best_of(cost, now, draws)
-        others.append(Row(what=f"random search, cost {cost}", value=mean(places), low=min(places), high=max(places),
-                          shown=f"{mean(places):.1f} (sd {std(places):.1f})"))  # fmt: skip
-    for cost in (10, 25):
-        places = by_tpe(cost, now, max(10, draws // 100))
-        others.append(Row(what=f"TPE over genotypes, cost {cost}", value=mean(places), low=min(places),
-                          high=max(places), shown=f"{mean(places):.1f} (sd {std(places):.1f})"))  # fmt: skip
-    head = "mean percentile (0 is the best of 625)"
-    return Group("Strategies", tuple(rows), head), Group("What they are compared with", tuple(others), head)
+    for cost in sorted({1, *costs.values(), 25}):
+        others.append(_row(f"random search, cost {cost}", best_of(cost, now, draws)))
+    for cost in sorted({min(found)[1], 10, 25}):
+        others.append(_row(f"TPE over genotypes, cost {cost}", by_tpe(cost, now, max(10, draws // 40))))
+    return (*made, Group("What they are compared with", tuple(others), head))
+
+
+def _row(what: str, places: Sequence[float]) -> Row:
+    shown = f"{mean(places):.1f} (sd {std(places):.1f})"
+    return Row(what=what, value=mean(places), low=min(places), high=max(places), shown=shown)
 
 
 def main() -> None:
@@ -208,10 +238,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="searches at a time, one thread each (2)")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these cases alone")
     parser.add_argument("--room", type=Path, default=ROOM, metavar="DIR", help=f"where searches are kept ({ROOM})")
-    parser.add_argument("--quick", action="store_true", help="one epoch, two seeds: a smoke test")
+    parser.add_argument("--quick", action="store_true", help="four epochs, two seeds: a smoke test")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
     given = parser.parse_args()
-    seeds, epochs, draws = (2, 1, 50) if given.quick else (given.seeds, SETTINGS.epochs, 2000)
+    seeds, epochs, draws = (2, 4, 50) if given.quick else (given.seeds, SETTINGS.epochs, 2000)
     if seeds < 2:
         raise SystemExit(f"--seeds: at least 2 are needed to see a spread, but got {seeds}")
     settle(1)
@@ -225,7 +255,7 @@ def main() -> None:
             told = future.result()
             outcomes[run[0]].append(told)
             left = (time.perf_counter() - started) / done * (len(runs) - done)
-            names = " ".join(told["functions"])
+            names = ", ".join(" ".join(one["functions"]) for one in told["derived"].values())
             sys.stderr.write(f"{done}/{len(runs)} {run[0]}, seed {run[1]}: {names}; about {left / 60:.0f} min left\n")
     publish(Results("search", found, groups(outcomes, draws), given.quick), given.json)
 

@@ -93,12 +93,16 @@ class Watch:
         """Whether the search is over."""
         return collapse is not None and self.on_collapse != "report"
 
-    def told(self, collapse: Collapse | None) -> dict[str, Any] | None:
-        """The collapse and what followed from it, in plain types; None where there was none."""
+    def told(self, collapse: Collapse | None, *, derived: bool = True) -> dict[str, Any] | None:
+        """The collapse and what followed from it, in plain types; None where there was none.
+
+        Before a genotype is `derived`, as in a trial that a pruner ends, nothing has followed yet.
+        """
         if collapse is None:
             return None
-        sound = self._sound(collapse)
-        action = "reported" if self.on_collapse == "report" else "stopped" if sound is None else "rolled back"
+        sound = self._sound(collapse) if derived else None
+        action = "stopped" if derived and self.on_collapse != "report" else "reported"
+        action = action if sound is None else "rolled back"
         return {**asdict(collapse), "action": action, "rolled_back_to": None if sound is None else sound["epoch"]}
 
     def roll_back(self, run: SearchRun, collapse: Collapse | None) -> bool:

@@ -13,6 +13,7 @@ from nasact.outer.files import read_json
 from nasact.outer.records import TrialRecord, best_so_far
 from nasact.outer.store import StudyDirectory
 from nasact.report.result import Provenance, result_document
+from nasact.report.tables import collapse_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def trial_documents(store: StudyDirectory, records: Sequence[TrialRecord]) -> li
         {
             **record.to_dict(),
             "metrics": result.get("metrics") or {},
-            "collapse": result.get("collapse"),
+            "collapse": collapse_text(result["collapse"]) if result.get("collapse") else None,
             "left_out": _left_out(result),
         }
         for record, result in documents

@@ -13,7 +13,7 @@ from typing import Any
 
 from nasact.report import statistics
 from nasact.report.genes import site_text
-from nasact.report.tables import DERIVED, best_trial, collapse_text, contrasts_of, variant_functions
+from nasact.report.tables import DERIVED, best_trial, contrasts_of, variant_functions
 
 SCHEMA = 1
 TRIAL_METRICS = (
@@ -160,7 +160,7 @@ def _trial(trial: Mapping[str, Any]) -> dict[str, Any]:
         "value": metrics.get("derived_val_accuracy", trial.get("value")),
         "metrics": {name: metrics.get(name) for name in TRIAL_METRICS},
         "reason": trial.get("reason"),
-        "collapse": collapse_text(trial["collapse"]) if trial.get("collapse") else None,
+        "collapse": trial.get("collapse"),
         "left_out": list(trial.get("left_out") or ()),
         "reused_from": trial.get("reused_from"),
     }

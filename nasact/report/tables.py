@@ -203,9 +203,7 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
             )
         )
     note = "gap: mixture minus derived, in points.  *: the best trial."
-    collapsed = [
-        f"trial {trial['number']} {collapse_text(trial['collapse'])}" for trial in trials if trial.get("collapse")
-    ]
+    collapsed = [f"trial {trial['number']} {trial['collapse']}" for trial in trials if trial.get("collapse")]
     return Table(
         title="Trials (validation accuracy in %)",
         columns=columns,

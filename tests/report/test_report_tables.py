@@ -11,10 +11,12 @@ from rich.console import Console
 
 from nasact.report.genes import genotype_text, site_means, site_text
 from nasact.report.reading import how_to_read
+from nasact.report.result import Provenance, result_document
 from nasact.report.table import Column, Table, markdown
 from nasact.report.tables import (
     best_trial,
     clock,
+    collapse_text,
     comparison_table,
     duration,
     genotype_table,
@@ -132,6 +134,17 @@ def test_genotype_table_shows_spread_over_channels_and_parameters():
         ("first", "prelu, relu", "0.700 ± 0.141, 0.300 ± 0.141", "prelu.slope 0.300 ± 0.071"),
         ("second", "sin", "1.000", ""),
     )
+
+
+def test_trials_table_tells_below_which_searches_collapsed_and_what_followed():
+    collapse = {"monitor": "weights", "epoch": 7, "sound": 6, "reason": "too much identity", "rolled_back_to": 4}
+    text = collapse_text({**collapse, "action": "rolled back"})
+    assert text == "collapsed at epoch 7 (weights: too much identity): rolled back to epoch 4"
+    assert collapse_text({**collapse, "action": "stopped", "rolled_back_to": None}).endswith("identity): stopped")
+    trials = [{"number": 0, "status": "complete"}, {"number": 1, "status": "complete", "collapse": text}]
+    document = result_document(study={"name": "s"}, trials=trials, provenance=Provenance(seed=0))
+    for shown in (trials, document["trials"]["records"]):
+        assert trials_table(shown).notes[1:] == (f"trial 1 {text}",)
 
 
 def test_trials_table_marks_the_best_completed_trial_and_tells_why_one_failed():

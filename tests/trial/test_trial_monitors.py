@@ -89,6 +89,13 @@ def test_a_search_that_is_rolled_back_derives_from_the_best_sound_epoch(make_spe
     assert driver(run_trial(shorter, load(shorter)))[1].genotype == result.genotype
 
 
+def test_a_trial_that_is_pruned_at_its_collapse_has_not_rolled_back(make_spec, load, driver, reported) -> None:
+    spec = collapsing(make_spec, "roll_back")
+    _, result = driver(run_trial(spec, load(spec)), stop_after=reported.collapse["epoch"])
+    assert (result.status, result.collapse["action"], result.collapse["rolled_back_to"]) == ("pruned", "reported", None)
+    assert "rolled_back_to" not in result.metrics
+
+
 @pytest.mark.parametrize("on_collapse", ["stop", "roll_back"])
 def test_a_trial_that_collapses_and_is_interrupted_anywhere_ends_as_one_that_is_not(
     on_collapse: str, make_spec, load, driver, facts, reported, tmp_path: Path

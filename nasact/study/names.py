@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from nasact.errors import NasactError, did_you_mean
 
+STRATEGY = "joint"
+"""What a study gets that names none: the first in the ranking of docs/algorithms.md."""
 INITS = ("uniform", "original")
 # engines are registered above this room, in outer/records.py; a test holds the two together
 ENGINES = ("optuna",)
@@ -51,6 +54,17 @@ def normalisers_of(strategy: object) -> tuple[str, ...]:
     from nasact.bilevel import STRATEGIES
 
     return STRATEGIES.get(strategy).normalisers if isinstance(strategy, str) and strategy in STRATEGIES else ()
+
+
+def temperature_of(strategy: object, normaliser: object) -> dict[str, Any] | None:
+    """The temperature that this strategy anneals by where a study names none; None where it is constant."""
+    from nasact.bilevel import STRATEGIES
+    from nasact.mixture import NORMALISERS
+
+    if strategy not in STRATEGIES or normaliser not in NORMALISERS or not NORMALISERS.get(str(normaliser)).tempered:
+        return None
+    own = getattr(STRATEGIES.get(str(strategy)), "temperature", None)
+    return None if own is None else dict(zip(("start", "end", "schedule"), own, strict=True))
 
 
 def monitor(name: str) -> str:

@@ -86,6 +86,7 @@ def _some(functions: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _MOMENTUM = 0.9
+_EPOCHS = 20
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -169,10 +170,16 @@ class Optimiser(Node):
         return tree if self.momentum == _MOMENTUM else tree | {"momentum": self.momentum}
 
 
+def _anneals(search: dict[str, Any]) -> bool:
+    """Whether there are two epochs to anneal over."""
+    epochs, warmup = search.get("epochs", _EPOCHS), search.get("warmup", 0)
+    return isinstance(epochs, int) and isinstance(warmup, int) and epochs - warmup >= 2
+
+
 class Search(Node):
     """How mixture weights and network weights are trained together."""
 
-    strategy: Strategy = Field(default_factory=lambda: Strategy(name="darts", options={"order": 2}))
+    strategy: Strategy = Field(default_factory=lambda: Strategy(name=names.STRATEGY))
     regularisers: Annotated[tuple[Regulariser, ...], BeforeValidator(_as_tuple), AfterValidator(_once)] = ()
     level: Annotated[str, AfterValidator(names.level)] = "layer"
     normaliser: Annotated[str, AfterValidator(names.normaliser)] = "softmax"
@@ -180,7 +187,7 @@ class Search(Node):
     """What computes the mixtures: a matter of speed, and of errors within its bounds."""
     init: Annotated[str, AfterValidator(names.init)] = "uniform"
     temperature: Temperature = Field(default_factory=Temperature)
-    epochs: AtLeastOne = 20
+    epochs: AtLeastOne = _EPOCHS
     warmup: Annotated[int, Field(ge=0)] = 0
     """Epochs at the beginning in which only the weights are trained."""
     batch_size: AtLeastOne = 64
@@ -194,14 +201,17 @@ class Search(Node):
 
     @model_validator(mode="before")
     @classmethod
-    def _normaliser_of_the_strategy(cls, value: Any) -> Any:
-        """Where none is named, the one that the strategy is made for."""
-        if not isinstance(value, dict) or "normaliser" in value or "strategy" not in value:
+    def _made_for_the_strategy(cls, value: Any) -> Any:
+        """Where no normaliser and no temperature is named, those that the strategy is made for."""
+        if not isinstance(value, dict):
             return value
-        strategy = value["strategy"]
+        strategy = value.get("strategy", names.STRATEGY)
         name = strategy.get("name") if isinstance(strategy, dict) else getattr(strategy, "name", strategy)
         served = names.normalisers_of(name)
-        return {**value, "normaliser": served[0]} if served else value
+        if "normaliser" not in value and served:
+            value = {**value, "normaliser": served[0]}
+        own = names.temperature_of(name, value.get("normaliser", "softmax"))
+        return {**value, "temperature": own} if own and "temperature" not in value and _anneals(value) else value
 
     @model_validator(mode="after")
     def _strategy_serves_normaliser(self) -> Search:

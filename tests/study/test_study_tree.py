@@ -41,13 +41,13 @@ def test_defaults_are_filled_in_and_written_down() -> None:
         "sites": {"include": ["*"], "exclude": [], "partial": False},
         "hygiene": {"drop": "none", "tolerance": 0.01, "widen": 8.0},
         "search": {
-            "strategy": {"name": "darts", "order": 2},
+            "strategy": {"name": "joint"},
             "regularisers": [],
             "level": "layer",
             "normaliser": "softmax",
             "kernel": {"name": "auto"},
             "init": "uniform",
-            "temperature": {"start": 1.0, "end": None, "schedule": "constant"},
+            "temperature": {"start": 1.0, "end": 0.05, "schedule": "exponential", "slows_alpha": True},
             "epochs": 20,
             "warmup": 0,
             "batch_size": 64,
@@ -66,6 +66,27 @@ def test_defaults_are_filled_in_and_written_down() -> None:
             "prune_by": "val_accuracy",
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("search", "start", "end", "schedule"),
+    [
+        ({}, 1.0, 0.05, "exponential"),
+        ({"strategy": "joint"}, 1.0, 0.05, "exponential"),
+        ({"strategy": "gdas"}, 10.0, 0.1, "linear"),
+        ({"strategy": {"name": "gdas", "lr": 0.1}, "temperature": 2.0}, 2.0, None, "constant"),
+        ({"strategy": "drnas"}, 1.0, None, "constant"),
+        ({"normaliser": "convex"}, 1.0, None, "constant"),  # it has no temperature
+        ({"epochs": 2, "warmup": 1}, 1.0, None, "constant"),  # nothing to anneal over
+        ({"temperature": 1.0}, 1.0, None, "constant"),
+    ],
+    ids=str,
+)
+def test_a_temperature_that_is_not_named_is_the_strategys(
+    search: dict[str, Any], start: float, end: float | None, schedule: str
+) -> None:
+    found = study(search=search).spec.search.temperature
+    assert (found.start, found.end, found.schedule) == (start, end, schedule)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nasact.bilevel import build
+from nasact.bilevel.strategies.state import move_alpha
 from nasact.errors import DataError, Divergence
 from nasact.supernet import relax
 from nasact.training.loop import Epoch, FitState, SearchRun, begin_fit, begin_search, fit, search
@@ -193,3 +194,37 @@ def test_an_empty_split_is_told_before_anything_is_trained() -> None:
         next(search(searching("joint", {}), TRAIN, empty, epochs=1, batch_size=8))
     with pytest.raises(DataError, match="retrain: training data: the split is empty"):
         next(fit(fitting(Options()), empty, epochs=1, batch_size=8))
+
+
+def paces(run: SearchRun) -> list[float]:
+    return [run.state.pace for _ in search(run, TRAIN, VAL, epochs=3, batch_size=16)]
+
+
+@pytest.mark.parametrize("normaliser", ["softmax", "sigmoid", "gumbel", "convex"])
+def test_alpha_slows_down_with_the_temperature_where_weights_are_of_alpha_over_it(normaliser: str) -> None:
+    supernet = relax(network(), ("relu", "tanh", "sigmoid"), normaliser=normaliser)
+    run = begin_search(supernet, build("joint", {}), Options(), seed=3, schedule=Exponential(2.0, 0.02))
+    slowed = normaliser in ("softmax", "sigmoid")
+    assert paces(run) == pytest.approx([1.0, 0.1, 0.01] if slowed else [1.0, 1.0, 1.0])
+    assert [group["lr"] for group in run.state.alpha_optimiser.param_groups] == [3e-3]
+
+
+def test_a_search_may_leave_alphas_learning_rate_alone() -> None:
+    supernet = relax(network(), ("relu", "tanh", "sigmoid"))
+    schedule = Exponential(1.0, 0.1)
+    run = begin_search(supernet, build("joint", {}), Options(), seed=3, schedule=schedule, slows_alpha=False)
+    assert paces(run) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.05])
+def test_a_step_at_the_pace_of_its_temperature_moves_alpha_over_it_equally_far(temperature: float) -> None:
+    supernet = relax(network(), ("relu", "tanh", "sigmoid"))
+    run = begin_search(supernet, build("joint", {"lr": 1e-2}), Options(), seed=3)
+    supernet.set_temperature(temperature)
+    run.state.pace = temperature
+    (alpha,) = supernet.arch_parameters()
+    before = alpha.detach().clone()
+    # Adam's first step is the learning rate, whatever the size of a gradient
+    move_alpha(run.state, (torch.tensor([1.0, -2.0, 1e-3]).reshape(alpha.shape),))
+    moved = (alpha.detach() - before) / temperature
+    torch.testing.assert_close(moved.flatten(), torch.tensor([-1e-2, 1e-2, -1e-2]), rtol=1e-3, atol=0)

@@ -23,7 +23,7 @@ class GDAS:
 
     Each pass draws one function a row by the Gumbel-max trick: the draw is p_k ~ softmax(a)_k, its gradient that of
     softmax((log softmax(a) + noise) / T) (straight-through: biased, less so as T falls, but of a growing variance). T
-    is the study's temperature: the paper anneals it linearly from 10 to 0.1.
+    is the study's temperature; a study that names none gets the paper's, linearly from 10 to 0.1.
 
     How this differs from the published code: that evaluates the drawn function only and adds the other weights, which
     are zero, as bare numbers, so that their gradient knows nothing of their functions. The
@@ -36,6 +36,7 @@ class GDAS:
     cost: ClassVar[str] = "about 2 times joint"
     normalisers: ClassVar[tuple[str, ...]] = ("gumbel_hard",)
     why_these: ClassVar[str] = "it draws one function at a time"
+    temperature: ClassVar[tuple[float, float, str]] = (10.0, 0.1, "linear")
 
     lr: float = 3e-3
 

@@ -34,6 +34,7 @@ class Joint:
     guarantee: ClassVar[str] = "the plain gradient of the training loss; never looks at validation data"
     cost: ClassVar[str] = "1 forward and backward pass a step: the unit of the others' costs"
     normalisers: ClassVar[tuple[str, ...]] = ()
+    temperature: ClassVar[tuple[float, float, str]] = (1.0, 0.05, "exponential")
     weight_steps: ClassVar[bool] = False
 
     lr: float = 3e-3

@@ -82,7 +82,8 @@ class Strategy(Protocol):
 
     One whose alpha rests at first, or for good, also tells `alpha_moves_from` (see `resting.alpha_moves_from`). One
     that divides the search tells its `parts` (see `parts.Part`): a search in which they would be too short is refused.
-    One that drops candidates tells `left_at_end(k)`: how many of a site's k it leaves for `derive.top_k`.
+    One that drops candidates tells `left_at_end(k)`: how many of a site's k it leaves for `derive.top_k`. One that is
+    best annealed tells `temperature`: start, end and schedule, for a study that names none.
     """
 
     source: ClassVar[str]

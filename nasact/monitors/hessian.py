@@ -22,8 +22,6 @@ from nasact.training.metrics import evaluating
 from nasact.training.seeds import derive_seed, generator
 
 EIGENVALUE = "hessian_eigenvalue"
-DIVIDED = ("softmax", "sigmoid")
-"""The normalisers whose weights in evaluation are those of alpha / T."""
 _REHEARSED = 2
 
 
@@ -129,7 +127,7 @@ def _chosen(seen: Seen, most: int) -> Batch:
 
 def _temperature(seen: Seen) -> float:
     mixture = next(iter(seen.supernet.mixtures().values()))
-    return float(mixture.temperature) if mixture.normaliser_name in DIVIDED else 1.0
+    return float(mixture.temperature) if mixture.normaliser.of_logits else 1.0
 
 
 def _start(seen: Seen) -> Tensor:

@@ -68,7 +68,7 @@ SMOKE: Mapping[str, Task] = {"digits": Task("digits", "digits", {"name": "mlp"},
 ANNEALED = {"start": 1.0, "end": 0.05, "schedule": "exponential"}
 JOINT = {"name": "joint"}
 CASES: Mapping[str, Tree] = {
-    "joint": {"search": {"strategy": JOINT}},
+    "joint": {"search": {"strategy": JOINT, "temperature": 1.0}},
     "joint, annealed": {"search": {"strategy": JOINT, "temperature": ANNEALED}},
     "darts 1, annealed": {"search": {"strategy": {"name": "darts", "order": 1}, "temperature": ANNEALED}},
     "joint, annealed, validated": {

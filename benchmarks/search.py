@@ -23,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -200,7 +201,7 @@ def groups(outcomes: Mapping[str, Sequence[Mapping[str, Any]]], draws: int) -> t
         for name, runs in outcomes.items():
             derived = [run["derived"][method] for run in runs]
             genotypes = [tuple(one["functions"]) for one in derived]
-            cost = max(1, round(mean([one["trainings"] for one in derived])))
+            cost = max(1, round(median([one["trainings"] for one in derived])))
             places = [now.percentile(genotype) for genotype in genotypes]
             costs[method, name] = cost
             p, twice = chance(places, best_of(cost, now, draws)), mean([later.percentile(each) for each in genotypes])

@@ -324,7 +324,7 @@ def test_dropped_candidates_stay_at_zero_in_a_perturbed_step_and_unseen_by_penal
         (DARTS(), (Entropy(),), {"normaliser": "free"}, "site '2': regulariser 'entropy' cannot serve: .*negative"),
         (DARTS(), (Entropy(),), {"normaliser": "sigmoid"}, "do not sum to one"),
         (DARTS(), (BetaDecay(),), {"normaliser": "convex"}, "logits of a softmax"),
-        (DARTS(), (SDARTS(),), {"normaliser": "gumbel"}, "on the simplex"),
+        (DARTS(), (SDARTS(),), {"normaliser": "gumbel"}, "onto the simplex"),
         (build("joint", {}), (SDARTS(),), {}, "the strategy takes none"),
         (DARTS(update="simultaneous"), (SDARTS(),), {}, "the strategy takes none"),
         (build("random", {}), (Entropy(),), {}, "alpha never moves"),

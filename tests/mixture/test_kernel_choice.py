@@ -168,7 +168,7 @@ def test_check_prints_the_kernel_of_every_site_and_why(
     study.write_text(STUDY.format(kernel=kernel, space=space))
     shown = CliRunner(env={"COLUMNS": "100"}).invoke(check, [str(study)], catch_exceptions=False).output
     for site in ("act1", "act2"):
-        (row,) = [line for line in shown.splitlines() if line.startswith(site)]
+        row, _hygiene = [line for line in shown.splitlines() if line.startswith(site)]
         assert row.split()[-1] == taken
     assert f"kernel {taken}: {why}" in " ".join(shown.split())
     document = json.loads(CliRunner().invoke(check, [str(study), "--json"], catch_exceptions=False).output)

@@ -12,8 +12,9 @@ from typing import Any
 
 from nasact.errors import NasactError, did_you_mean
 
-STRATEGY = "joint"
-"""What a study gets that names none: the first in the ranking of docs/algorithms.md."""
+STRATEGIES_OF_CHOICE = ("gdas", "joint")
+"""What a study gets that names none: the first in the ranking of docs/algorithms.md; where it names a normaliser that
+this cannot serve, the next."""
 INITS = ("uniform", "original")
 # engines are registered above this room, in outer/records.py; a test holds the two together
 ENGINES = ("optuna",)
@@ -54,6 +55,12 @@ def normalisers_of(strategy: object) -> tuple[str, ...]:
     from nasact.bilevel import STRATEGIES
 
     return STRATEGIES.get(strategy).normalisers if isinstance(strategy, str) and strategy in STRATEGIES else ()
+
+
+def strategy_for(normaliser: object) -> str:
+    """What a study gets that names no strategy, with this normaliser or, where it is None, without one either."""
+    served = ((name, normalisers_of(name)) for name in STRATEGIES_OF_CHOICE)
+    return next(name for name, all_ in served if normaliser is None or not all_ or normaliser in all_)
 
 
 def temperature_of(strategy: object, normaliser: object) -> dict[str, Any] | None:

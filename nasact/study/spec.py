@@ -179,7 +179,8 @@ def _anneals(search: dict[str, Any]) -> bool:
 class Search(Node):
     """How mixture weights and network weights are trained together."""
 
-    strategy: Strategy = Field(default_factory=lambda: Strategy(name=names.STRATEGY))
+    strategy: Strategy = Field(default_factory=lambda: Strategy(name=names.strategy_for(None)))
+    """`gdas` where none is named, or `joint` for a normaliser that gdas cannot serve."""
     regularisers: Annotated[tuple[Regulariser, ...], BeforeValidator(_as_tuple), AfterValidator(_once)] = ()
     level: Annotated[str, AfterValidator(names.level)] = "layer"
     normaliser: Annotated[str, AfterValidator(names.normaliser)] = "softmax"
@@ -201,11 +202,13 @@ class Search(Node):
 
     @model_validator(mode="before")
     @classmethod
-    def _made_for_the_strategy(cls, value: Any) -> Any:
-        """Where no normaliser and no temperature is named, those that the strategy is made for."""
+    def _made_for_each_other(cls, value: Any) -> Any:
+        """Where no strategy is named, the one of choice; where no normaliser and no temperature is, the strategy's."""
         if not isinstance(value, dict):
             return value
-        strategy = value.get("strategy", names.STRATEGY)
+        if "strategy" not in value:
+            value = {**value, "strategy": names.strategy_for(value.get("normaliser"))}
+        strategy = value["strategy"]
         name = strategy.get("name") if isinstance(strategy, dict) else getattr(strategy, "name", strategy)
         served = names.normalisers_of(name)
         if "normaliser" not in value and served:

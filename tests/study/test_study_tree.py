@@ -10,10 +10,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasact.resources import shipped_names
+from nasact.resources import shipped, shipped_names
 from nasact.study import Study, TrialSpec
 from nasact.study.schema import json_schema
 
@@ -41,13 +42,13 @@ def test_defaults_are_filled_in_and_written_down() -> None:
         "sites": {"include": ["*"], "exclude": [], "partial": False},
         "hygiene": {"drop": "none", "tolerance": 0.01, "widen": 8.0},
         "search": {
-            "strategy": {"name": "joint"},
+            "strategy": {"name": "gdas"},
             "regularisers": [],
             "level": "layer",
-            "normaliser": "softmax",
+            "normaliser": "gumbel_hard",
             "kernel": {"name": "auto"},
             "init": "uniform",
-            "temperature": {"start": 1.0, "end": 0.05, "schedule": "exponential", "slows_alpha": True},
+            "temperature": {"start": 10.0, "end": 0.1, "schedule": "linear", "slows_alpha": True},
             "epochs": 20,
             "warmup": 0,
             "batch_size": 64,
@@ -69,9 +70,29 @@ def test_defaults_are_filled_in_and_written_down() -> None:
 
 
 @pytest.mark.parametrize(
+    ("search", "strategy", "normaliser"),
+    [
+        ({}, "gdas", "gumbel_hard"),
+        ({"epochs": 5}, "gdas", "gumbel_hard"),
+        ({"normaliser": "gumbel_hard"}, "gdas", "gumbel_hard"),
+        ({"normaliser": "convex"}, "joint", "convex"),
+        ({"strategy": "gaea"}, "gaea", "convex"),
+        ({"strategy": {"name": "darts", "order": 1}}, "darts", "softmax"),
+    ],
+    ids=str,
+)
+def test_a_strategy_that_is_not_named_is_the_best_that_serves_the_normaliser(
+    search: dict[str, Any], strategy: str, normaliser: str
+) -> None:
+    found = study(search=search).spec.search
+    assert (found.strategy.name, found.normaliser) == (strategy, normaliser)
+
+
+@pytest.mark.parametrize(
     ("search", "start", "end", "schedule"),
     [
-        ({}, 1.0, 0.05, "exponential"),
+        ({}, 10.0, 0.1, "linear"),
+        ({"normaliser": "softmax"}, 1.0, 0.05, "exponential"),
         ({"strategy": "joint"}, 1.0, 0.05, "exponential"),
         ({"strategy": "gdas"}, 10.0, 0.1, "linear"),
         ({"strategy": {"name": "gdas", "lr": 0.1}, "temperature": 2.0}, 2.0, None, "constant"),
@@ -278,3 +299,20 @@ def test_file_whose_name_cannot_be_a_study_s_gets_the_default(tmp_path: Path) ->
 def test_importing_the_room_does_not_import_torch() -> None:
     code = "import nasact.study, sys; raise SystemExit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_template_shows_every_key_with_its_default() -> None:
+    def rows(tree: Any, place: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+        if not isinstance(tree, dict) or ("name" in tree and place):
+            return {place: tree}
+        return {key: value for name, part in tree.items() for key, value in rows(part, (*place, name)).items()}
+
+    # those two differ from their defaults, and say so
+    changed = {("name",), ("task", "model")}
+    written = rows(yaml.safe_load((shipped("studies") / "user_template.yaml").read_text()))
+    template, least = rows(Study.load("user_template").tree), rows(study().tree)
+    assert template.keys() == least.keys()
+    assert len(template) > 35
+    assert {key for key in template if template[key] != least[key]} == changed
+    # and each stands in the file itself, components by their names
+    assert {key[:2] for key in least} <= {key[:2] for key in written}

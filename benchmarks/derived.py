@@ -65,20 +65,17 @@ TASKS: Mapping[str, Task] = {
 }
 SMOKE: Mapping[str, Task] = {"digits": Task("digits", "digits", {"name": "mlp"}, 300, ("relu", "identity"), 1)}
 
-ANNEALED = {"start": 1.0, "end": 0.05, "schedule": "exponential"}
-JOINT = {"name": "joint"}
+DRAWN = {"strategy": "gdas", "temperature": {"start": 10.0, "end": 0.1, "schedule": "linear"}}
+JOINT = {"strategy": "joint", "temperature": {"start": 1.0, "end": 0.05, "schedule": "exponential"}}
+DARTS = {**JOINT, "strategy": {"name": "darts", "order": 1}}
 CASES: Mapping[str, Tree] = {
-    "joint": {"search": {"strategy": JOINT, "temperature": 1.0}},
-    "joint, annealed": {"search": {"strategy": JOINT, "temperature": ANNEALED}},
-    "darts 1, annealed": {"search": {"strategy": {"name": "darts", "order": 1}, "temperature": ANNEALED}},
-    "joint, annealed, validated": {
-        "search": {"strategy": JOINT, "temperature": ANNEALED},
-        "derive": {"method": "validated"},
-    },
-    "drnas": {"search": {"strategy": "drnas"}},
+    "gdas": {"search": DRAWN},
+    "joint, annealed": {"search": JOINT},
+    "gdas, validated": {"search": DRAWN, "derive": {"method": "validated"}},
+    "darts 1, annealed, perturbation": {"search": DARTS, "derive": {"method": "perturbation"}},
 }
 """As a study says it; what a case does not name is as in every other case."""
-JUDGED = "joint, annealed"  # the case that the targets are for
+JUDGED = "gdas"  # the case that the targets are for: nasact's default
 ALL_TASKS = {**TASKS, **SMOKE}
 
 

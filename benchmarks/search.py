@@ -47,7 +47,7 @@ ROOM = Path("runs/search")
 DRAWS = 20_000
 SETTINGS = Settings()
 ADAM = Optimiser(name="adam", lr=SETTINGS.lr)
-WINNER = ("joint, annealed", "validated")
+WINNER = ("gdas", "magnitude")
 """nasact's default: what has to meet the target."""
 CONSTANT = Constant()
 ANNEALED = Exponential(start=1.0, end=0.05)

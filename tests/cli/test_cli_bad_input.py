@@ -316,7 +316,7 @@ def test_reasons_of_failed_trials_are_shown(here, write) -> None:
     ran = here("show", "m")
     assert ran.code == 0
     assert ran.out.count("failed") >= 2
-    assert re.search(r"(nan|inf|finite)", ran.out)
+    assert ran.out.count("search epoch 1, step") == 2
     records = here("show", "m", "--json").document["trials"]["records"]
     assert [record["status"] for record in records] == ["failed", "failed"]
     assert all("step" in record["reason"] or "epoch" in record["reason"] for record in records)

@@ -63,7 +63,7 @@ TASKS: Mapping[str, Task] = {
     "fashion_mnist": Task("Fashion-MNIST", "fashion_mnist", SMALL_CNN, IMAGES),
     "cifar10": Task("CIFAR-10", "cifar10", SMALL_CNN, IMAGES),
 }
-SMOKE: Mapping[str, Task] = {"digits": Task("digits", "digits", {"name": "mlp"}, 300, ("relu", "identity"), 1)}
+SMOKE: Mapping[str, Task] = {"digits": Task("digits", "digits", {"name": "mlp"}, 300, ("relu", "identity"), 2)}
 
 DRAWN = {"strategy": "gdas", "temperature": {"start": 10.0, "end": 0.1, "schedule": "linear"}}
 JOINT = {"strategy": "joint", "temperature": {"start": 1.0, "end": 0.05, "schedule": "exponential"}}
@@ -305,7 +305,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("singles", *CASES), default=["singles", *CASES])
     parser.add_argument("--room", type=Path, default=ROOM, metavar="DIR", help=f"where trainings are kept ({ROOM})")
     parser.add_argument("--found", action="store_true", help="train nothing; tell what is there")
-    parser.add_argument("--quick", action="store_true", help="digits, one epoch, two seeds: a smoke test")
+    parser.add_argument("--quick", action="store_true", help="digits, two epochs, two seeds: a smoke test")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
     given = parser.parse_args()
     tasks, seeds = (list(SMOKE), 2) if given.quick else (given.tasks, given.seeds)

@@ -43,12 +43,15 @@ class FloatRange:
         return (self.low, *inner, self.high)
 
     def at(self, fraction: float) -> float:
+        """The value there, from low (0) to high (1)."""
         if self.log:
-            return math.exp(math.log(self.low) + fraction * (math.log(self.high) - math.log(self.low)))
-        return self.low + fraction * (self.high - self.low)
+            value = math.exp(math.log(self.low) + fraction * (math.log(self.high) - math.log(self.low)))
+        else:
+            value = self.low + fraction * (self.high - self.low)
+        return min(max(value, self.low), self.high)  # exp and log round
 
     def representative(self) -> float:
-        return min(max(self.at(0.5), self.low), self.high)
+        return self.at(0.5)
 
     def extremes(self) -> tuple[float, ...]:
         return (self.low, self.high)

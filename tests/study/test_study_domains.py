@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nasact.errors import StudyError
@@ -159,6 +159,7 @@ ENDS = st.floats(1e-6, 1e6)
 
 
 @given(ENDS, ENDS, st.booleans(), st.integers(2, 9))
+@example(1e6, 999999.9999999999, True, 3)
 def test_grid_and_representative_lie_within_the_range(a: float, b: float, log: bool, points: int) -> None:
     domain = FloatRange(low=min(a, b), high=max(a, b), log=log, points=points)
     assert domain.holds(domain.representative())

@@ -64,7 +64,15 @@ def check_compiled(net: Supernet, backend: str) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "a batch of another size is no other graph"
 
 
-@pytest.mark.parametrize(("kernel", "level"), [*(("auto", level) for level in LEVELS), ("fused", "channel")])
+@pytest.mark.parametrize(
+    ("kernel", "level"),
+    # one graph is enough every day: the compiler takes most of the time
+    [
+        ("auto", "channel"),
+        *(pytest.param("auto", level, marks=pytest.mark.slow) for level in LEVELS if level != "channel"),
+        pytest.param("fused", "channel", marks=pytest.mark.slow),
+    ],
+)
 def test_a_compiled_supernet_computes_and_learns_the_same(kernel: str, level: str) -> None:
     torch._dynamo.utils.counters.clear()
     check_compiled(supernet(kernel, level), "aot_eager")

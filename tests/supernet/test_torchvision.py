@@ -15,9 +15,13 @@ MODELS = {
     "vit_b_16": (12, 32),
     "convnext_tiny": (18, 32),
 }
+SLOW = ("vit_b_16",)
+"""86 million weights: seconds to make, and again to copy."""
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS]
+)
 def test_a_torchvision_model_relaxes_at_channel_level_and_comes_back(name: str) -> None:
     count, side = MODELS[name]
     torch.manual_seed(0)

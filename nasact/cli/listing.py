@@ -71,7 +71,6 @@ def _options(defaults: Any) -> str:
 
 
 def _strategies() -> Rows:
-
     from nasact.bilevel import STRATEGIES
 
     return [
@@ -87,7 +86,6 @@ def _strategies() -> Rows:
 
 
 def _derivations() -> Rows:
-
     from nasact.derivation import DERIVATIONS
 
     return [
@@ -104,7 +102,6 @@ def _derivations() -> Rows:
 
 
 def _regularisers() -> Rows:
-
     from nasact.bilevel import REGULARISERS
 
     return [
@@ -120,7 +117,6 @@ def _regularisers() -> Rows:
 
 
 def _monitors() -> Rows:
-
     from nasact.monitors import MONITORS
 
     return [
@@ -137,7 +133,6 @@ def _monitors() -> Rows:
 
 
 def _kernels() -> Rows:
-
     from nasact.mixture import KERNELS
 
     return [

@@ -44,10 +44,8 @@ def uniform_genotypes(supernet: Supernet) -> list[Genotype]:
     Those that the search dropped are among them: what is asked is whether it was right.
     """
     mixtures = supernet.mixtures()
-    names = next(iter(mixtures.values())).names
-    common = [
-        name for name in names if name != ORIGINAL and all(name in mixture.names for mixture in mixtures.values())
-    ]
+    banks = [mixture.names for mixture in mixtures.values()]
+    common = [name for name in banks[0] if name != ORIGINAL and all(name in names for names in banks)]
     return [_uniform(supernet, dict.fromkeys(mixtures, name)) for name in common]
 
 

@@ -11,14 +11,13 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import derived
+import images
 import pytest
 
 from nasact.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-import derived  # noqa: E402
-import images  # noqa: E402
 
 SEEDS = range(5)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from genotypes import batched, make, table, task
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -23,8 +23,6 @@ from nasact.training.loop import begin_fit, fit
 from nasact.training.metrics import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-from genotypes import batched, make, table, task  # noqa: E402
 
 FUNCTIONS = ("relu", "sin", "sigmoid")
 SETTINGS = make.Settings(

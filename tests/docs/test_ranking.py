@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+import search as ranking
+from genotypes import table, task
+
+from nasact.bilevel import STRATEGIES
+from nasact.derivation import DERIVATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-import search as ranking  # noqa: E402
-from genotypes import table, task  # noqa: E402
-
-from nasact.bilevel import STRATEGIES  # noqa: E402
-from nasact.derivation import DERIVATIONS  # noqa: E402
 
 
 def test_every_strategy_and_every_derivation_is_ranked() -> None:

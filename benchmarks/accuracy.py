@@ -23,7 +23,7 @@ from report import Group, Results, Row, machine, publish
 from timing import Spread
 
 from nasact import activations
-from nasact.compare.training import Job, splits, train_cell
+from nasact.compare.seed_run import Job, splits, train_cell
 from nasact.report.statistics import ci95, mean, std
 from nasact.study import Study, TrialSpec
 from nasact.tasks import load_data

@@ -16,7 +16,7 @@ from nasact import activations
 from nasact.bilevel import STRATEGIES
 from nasact.cli.listing import LISTS
 from nasact.cli.main import cli
-from nasact.report.reading import how_to_read
+from nasact.report.legend import how_to_read
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- Written by docs/generate.py (make docs); changes here are lost. -->\n\n"

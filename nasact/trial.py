@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from nasact import bilevel, derivation, monitors
-from nasact.beginning import begin_supernet
 from nasact.errors import Divergence, GenotypeError, MixtureError
 from nasact.results import Phase, Report, Status, TrialResult, trial_metrics
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype
+from nasact.supernet_setup import begin_supernet
 from nasact.tasks import Data, Split, build_model, data_fingerprint
 from nasact.tasks.split import digest
 from nasact.training.checkpoint import Checkpoint

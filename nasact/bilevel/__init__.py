@@ -5,11 +5,11 @@ Knows a supernet by its parameters, `mixtures()` and `project_()`; knows no stud
 
 from __future__ import annotations
 
-from nasact.bilevel.check import check_search_moves
+from nasact.bilevel.differentiable_optimiser import InnerStep, inner_step
 from nasact.bilevel.hypergradients import HYPERGRADIENTS, Hypergradient
-from nasact.bilevel.inner import InnerStep, inner_step
 from nasact.bilevel.problem import Batch, Problem, SupernetProblem, Tensors
 from nasact.bilevel.regularisers import REGULARISERS, Regulariser, build_regularisers
+from nasact.bilevel.search_check import check_search_moves
 from nasact.bilevel.strategies import (
     DARTS,
     GAEA,

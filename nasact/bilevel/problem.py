@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nasact.bilevel.double_backward import require_second_derivatives, twice_differentiable
 from nasact.bilevel.randomness import devices_of, draw_seed, seeded
 from nasact.bilevel.regularisers import Regulariser, penalised
-from nasact.bilevel.twice import require_second_derivatives, twice_differentiable
 from nasact.errors import ModelError, StudyError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ def export(study: str, kind: str, output: Path | None, data_dir: Path | None, do
     The file is reloaded in a fresh process that has no nasact; outputs must agree within 1e-4 and the accuracy on the
     test data must be equal, or nothing is written.
     """
-    from nasact.outer.production import export_study
+    from nasact.outer.export_study import export_study
 
     done = export_study(root, study, kind, output or Path(f"{study}.{kind}"), data_dir=data_dir, download=download)
     for file in done.files:

@@ -19,7 +19,7 @@ def show(study: str, root: Path, as_json: bool, genotype: bool) -> None:
     """Show the trials, the genotype and the comparison of STUDY, finished or not."""
     import json
 
-    from nasact.outer.state import load_state
+    from nasact.outer.study_view import load_state
 
     state = load_state(root, study)
     document = state.to_document()

@@ -5,7 +5,8 @@ kept as one small file each, so that a comparison that was interrupted continues
 """
 
 from nasact.compare.comparison import Comparison, Variant, compare
-from nasact.compare.plans import (
+from nasact.compare.seed_run import Cell
+from nasact.compare.variants import (
     Plan,
     baseline_plans,
     fresh_model,
@@ -13,7 +14,6 @@ from nasact.compare.plans import (
     single_genotypes,
     site_options,
 )
-from nasact.compare.training import Cell
 
 __all__ = [
     "Cell",

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nasact.compare.cells import Cells, Progress
-from nasact.compare.plans import Plan, baseline_plans, single_genotypes
-from nasact.compare.training import Cell, Job
+from nasact.compare.run_cache import Cells, Progress
+from nasact.compare.seed_run import Cell, Job
+from nasact.compare.variants import Plan, baseline_plans, single_genotypes
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype
 from nasact.tasks import Data

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from nasact.derivation.base import Derivation, Derived, Given, Work, refusal
 from nasact.derivation.magnitude import Magnitude
 from nasact.derivation.perturbation import Perturbation
-from nasact.derivation.record import Derivation, Derived, Given, Work, refusal
 from nasact.derivation.refit import Refit
 from nasact.derivation.validated import Validated
 from nasact.options import from_options

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nasact.derivation.record import Derived, Given, Work
+from nasact.derivation.base import Derived, Given, Work
 from nasact.supernet import derive
 from nasact.supernet.derivation import TopK
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.derivation.record import Derived, Given, Work, require_level
+from nasact.derivation.base import Derived, Given, Work, require_level
 from nasact.errors import Divergence, StudyError
 from nasact.options import require_choice
 from nasact.supernet.derivation import TopK, genotype_of, kept_count

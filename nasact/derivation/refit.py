@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nasact.derivation.record import Derived, Given, Work
+from nasact.derivation.base import Derived, Given, Work
 from nasact.errors import StudyError
 from nasact.options import require_positive
 from nasact.supernet.derivation import TopK, derived_weights, genotype_of

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nasact.derivation.alternatives import near_genotypes, original_genotype, same_functions, uniform_genotypes
-from nasact.derivation.halving import rungs, successive_halving
-from nasact.derivation.record import Derived, Given, Work
+from nasact.derivation.base import Derived, Given, Work
+from nasact.derivation.near_genotypes import near_genotypes, original_genotype, same_functions, uniform_genotypes
+from nasact.derivation.successive_halving import rungs, successive_halving
 from nasact.errors import StudyError
 from nasact.supernet import Genotype
 from nasact.supernet.derivation import TopK

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nasact.errors import Divergence, GenotypeError, MixtureError
-from nasact.monitors.record import Better, Collapse, Measured, Seen, require_whole
+from nasact.monitors.base import Better, Collapse, Measured, Seen, require_whole
 from nasact.supernet.derivation import derived_weights
 from nasact.supernet.probe import Probe
 from nasact.training.metrics import evaluate

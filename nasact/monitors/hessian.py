@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from nasact.bilevel import Batch, SupernetProblem
+from nasact.bilevel.double_backward import NoSecondDerivative, second_derivatives_told, twice_differentiable
 from nasact.bilevel.problem import gradients, leaves, materialise, product
-from nasact.bilevel.twice import NoSecondDerivative, second_derivatives_told, twice_differentiable
 from nasact.errors import StudyError
+from nasact.monitors.base import Better, Collapse, Measured, Seen, require_whole
 from nasact.monitors.lanczos import largest_eigenvalue
-from nasact.monitors.record import Better, Collapse, Measured, Seen, require_whole
 from nasact.options import require_positive
 from nasact.training.batches import Labelled, permutation
 from nasact.training.metrics import evaluating

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from nasact.errors import StudyError, did_you_mean
-from nasact.monitors.record import Better, Monitor
+from nasact.monitors.base import Better, Monitor
 
 OF_EVERY_SEARCH: Mapping[str, Better] = {
     "val_accuracy": "high",

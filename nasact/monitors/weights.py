@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from nasact.errors import StudyError
-from nasact.monitors.record import Better, Collapse, Measured, Seen
+from nasact.monitors.base import Better, Collapse, Measured, Seen
 
 IDENTITY = ("identity",)
 """The functions that pass their input on: what skip connections are to a search over operations."""

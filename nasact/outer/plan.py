@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nasact.errors import StudyError
 
 if TYPE_CHECKING:
-    from nasact.outer.events import Callbacks
+    from nasact.outer.callbacks import Callbacks
     from nasact.study import Parameter, Study
 
 

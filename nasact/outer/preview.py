@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasact import bilevel, derivation, monitors
-from nasact.beginning import bank_hygiene
 from nasact.bilevel import Batch
 from nasact.compare import fresh_model
 from nasact.outer.data import load_study_data
 from nasact.study import Study, TrialSpec
 from nasact.supernet import Site, Supernet, find_sites, site_shapes
+from nasact.supernet_setup import bank_hygiene
 from nasact.tasks import Data, Split
 from nasact.trial import begin_supernet
 
@@ -137,9 +137,9 @@ def _saved_bytes(supernet: Supernet, batch: Batch) -> int:
 def _time_search(
     spec: TrialSpec, supernet: Supernet, train: Batch, val: Batch, examples: int
 ) -> tuple[float, tuple[float, float | None]]:
-    from nasact.training.lengths import require_long_enough
     from nasact.training.optimisers import build_optimiser
     from nasact.training.schedule import build_schedule
+    from nasact.training.schedule_checks import require_long_enough
 
     strategy = bilevel.build(spec.search.strategy.name, spec.search.strategy.options)
     optimiser = build_optimiser(supernet.weight_parameters(), spec.search.optimiser)

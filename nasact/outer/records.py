@@ -12,7 +12,7 @@ from nasact.errors import StudyError
 from nasact.registry import Registry
 
 if TYPE_CHECKING:
-    from nasact.outer.events import Callbacks
+    from nasact.outer.callbacks import Callbacks
     from nasact.outer.store import StudyDirectory
     from nasact.study import Study, TrialSpec
     from nasact.trial import Report, TrialResult

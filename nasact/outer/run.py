@@ -15,16 +15,16 @@ from typing import Any
 from nasact.compare import Comparison, compare, fresh_model, site_options
 from nasact.errors import StoreError, StudyError
 from nasact.monitors import build_monitors, require_site
+from nasact.outer.callbacks import Callbacks, NullEvents
 from nasact.outer.data import load_study_data
-from nasact.outer.events import Callbacks, NullEvents
+from nasact.outer.dispatcher import Listener
 from nasact.outer.files import finite, write_json
-from nasact.outer.listener import Listener
-from nasact.outer.network import load_network, save_network
 from nasact.outer.preview import require_monitors
 from nasact.outer.provenance import Origin, origin
 from nasact.outer.records import ENGINES, TrialRecord, best_of
-from nasact.outer.state import trial_documents
 from nasact.outer.store import StudyDirectory
+from nasact.outer.study_view import trial_documents
+from nasact.outer.trained_network import load_network, save_network
 from nasact.report.result import Provenance, result_document
 from nasact.report.statistics import mean
 from nasact.report.tables import comparison_table

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nasact.report import statistics
-from nasact.report.genes import site_text, weight_rows
+from nasact.report.genotype_text import site_text, weight_rows
 from nasact.report.palette import COLOURS, FAINT, INK, Look, looks
 from nasact.report.tables import DERIVED, contrasts_of, variant_labels
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nasact.report import statistics
-from nasact.report.genes import site_text
+from nasact.report.genotype_text import site_text
 from nasact.report.tables import DERIVED, best_trial, contrasts_of, variant_functions
 
 SCHEMA = 1

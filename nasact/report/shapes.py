@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nasact import activations
-from nasact.report.genes import weight_rows
+from nasact.report.genotype_text import weight_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from nasact.report import statistics
-from nasact.report.genes import genotype_text, site_means, weight_rows
+from nasact.report.genotype_text import genotype_text, site_means, weight_rows
 from nasact.report.table import Column, Table
 
 DERIVED = "derived"

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from nasact.report.hygiene import hygiene_facts, hygiene_table
-from nasact.report.reading import how_to_read
+from nasact.report.legend import how_to_read
+from nasact.report.redundancy import hygiene_facts, hygiene_table
 from nasact.report.table import Column, Table
 from nasact.report.tables import comparison_table, duration, genotype_table, trials_table
 

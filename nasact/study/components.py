@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
-from nasact.study import names, options, shorthand
+from nasact.study import name_validators, options, shorthand
 
 
 def at(path: tuple[str | int, ...], message: str) -> PydanticCustomError:
@@ -57,34 +57,34 @@ class Component(Node):
 
 class Dataset(Component):
     kind: ClassVar[str] = "dataset"
-    name: Annotated[str, AfterValidator(names.dataset)]
+    name: Annotated[str, AfterValidator(name_validators.dataset)]
 
 
 class Model(Component):
     kind: ClassVar[str] = "model"
-    name: Annotated[str, AfterValidator(names.model)]
+    name: Annotated[str, AfterValidator(name_validators.model)]
 
 
 class Strategy(Component):
     kind: ClassVar[str] = "strategy"
-    name: Annotated[str, AfterValidator(names.strategy)]
+    name: Annotated[str, AfterValidator(name_validators.strategy)]
 
 
 class Regulariser(Component):
     kind: ClassVar[str] = "regulariser"
-    name: Annotated[str, AfterValidator(names.regulariser)]
+    name: Annotated[str, AfterValidator(name_validators.regulariser)]
 
 
 class Monitor(Component):
     kind: ClassVar[str] = "monitor"
-    name: Annotated[str, AfterValidator(names.monitor)]
+    name: Annotated[str, AfterValidator(name_validators.monitor)]
 
 
 class Kernel(Component):
     kind: ClassVar[str] = "kernel"
-    name: Annotated[str, AfterValidator(names.kernel)]
+    name: Annotated[str, AfterValidator(name_validators.kernel)]
 
 
 class Derivation(Component):
     kind: ClassVar[str] = "derivation"
-    name: Annotated[str, AfterValidator(names.derivation)]
+    name: Annotated[str, AfterValidator(name_validators.derivation)]

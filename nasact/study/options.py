@@ -41,7 +41,7 @@ def refused_regulariser(search: Search, functions: tuple[str, ...]) -> tuple[int
     """The index of the first regulariser that would mean nothing in that search, and why; None where all serve."""
     from nasact import bilevel
     from nasact.bilevel import regularisers
-    from nasact.bilevel.strategies.regularised import setting_of
+    from nasact.bilevel.strategies.attach_regularisers import setting_of
     from nasact.mixture import NORMALISERS
 
     if not search.regularisers:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nasact.study import names, options
+from nasact.study import name_validators, options
 from nasact.study.domains import Choice, Domain, DomainError, FloatRange, as_floats, is_domain, parse, put, walk
 from nasact.study.problems import Problem, field_at, shown, study_error, translate
 from nasact.study.shorthand import COMPONENTS, LISTS, TEMPERATURE, Path, expand
@@ -115,9 +115,9 @@ def _named_subset(node: dict[str, Any]) -> dict[str, Any]:
     """A subset of functions by canonical names, which name the parameters; `subset: basic` is of a whole space."""
     items = node.get("subset")
     if isinstance(items, str):
-        return {**node, "subset": list(names.space(items))}
+        return {**node, "subset": list(name_validators.space(items))}
     if isinstance(items, list):
-        return {**node, "subset": [names.function(item) if isinstance(item, str) else item for item in items]}
+        return {**node, "subset": [name_validators.function(item) if isinstance(item, str) else item for item in items]}
     return node
 
 
@@ -213,6 +213,8 @@ def _idle(spec: TrialSpec, domains: Mapping[Path, Domain]) -> list[Problem]:
     choice = domains.get(_NORMALISER)
     normalisers = choice.choices if isinstance(choice, Choice) else (spec.search.normaliser,)
     searched = any(path[:2] == TEMPERATURE for path in domains)
-    if names.tempered(str(name) for name in normalisers) or (spec.search.temperature == Temperature() and not searched):
+    if name_validators.tempered(str(name) for name in normalisers) or (
+        spec.search.temperature == Temperature() and not searched
+    ):
         return []
     return [Problem(TEMPERATURE, f"the normaliser {spec.search.normaliser!r} has no temperature")]

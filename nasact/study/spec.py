@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from nasact.study import monitoring, names, options, shorthand, together
+from nasact.study import monitoring, name_validators, options, shorthand, together
 from nasact.study.components import (
     Component,
     Dataset,
@@ -32,7 +32,7 @@ from nasact.study.components import (
     Strategy,
     at,
 )
-from nasact.study.hygiene import Hygiene
+from nasact.study.redundancy import Hygiene
 
 NOT_OF_A_TRIAL = ("name", "outer", "compare")
 
@@ -76,7 +76,7 @@ def _once(components: tuple[Component, ...]) -> tuple[Component, ...]:
 
 
 def _functions(value: Any) -> Any:
-    return names.space(value) if isinstance(value, str) else _as_tuple(value)
+    return name_validators.space(value) if isinstance(value, str) else _as_tuple(value)
 
 
 def _some(functions: tuple[str, ...]) -> tuple[str, ...]:
@@ -92,13 +92,15 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 TopK = Annotated[int | Literal["all"], PlainValidator(_top_k, json_schema_input_type=int | Literal["all"])]
-FunctionName = Annotated[str, AfterValidator(names.function)]
+FunctionName = Annotated[str, AfterValidator(name_validators.function)]
 Functions = Annotated[
     tuple[FunctionName, ...], BeforeValidator(_functions), AfterValidator(_some), AfterValidator(_unique)
 ]
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
 Baselines = Annotated[
-    tuple[Annotated[str, AfterValidator(names.baseline)], ...], BeforeValidator(_as_tuple), AfterValidator(_unique)
+    tuple[Annotated[str, AfterValidator(name_validators.baseline)], ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_unique),
 ]
 
 
@@ -113,7 +115,7 @@ class Task(Node):
 
 
 class Sites(Node):
-    """Which activations of the model are searched, by patterns of their names."""
+    """Which activations of the model are searched, by patterns of their name_validators."""
 
     include: Patterns = ("*",)
     exclude: Patterns = ()
@@ -125,7 +127,7 @@ class Temperature(Node):
 
     start: Positive = 1.0
     end: Positive | None = None
-    schedule: Annotated[str, AfterValidator(names.schedule)] = "constant"
+    schedule: Annotated[str, AfterValidator(name_validators.schedule)] = "constant"
     slows_alpha: bool = True
     """Whether alpha's learning rate falls with the temperature, so that alpha / T keeps its pace."""
 
@@ -147,7 +149,7 @@ class Temperature(Node):
 class Optimiser(Node):
     """What trains the network's weights. `momentum` belongs to sgd."""
 
-    name: Annotated[str, AfterValidator(names.optimiser)] = "adam"
+    name: Annotated[str, AfterValidator(name_validators.optimiser)] = "adam"
     lr: Positive = 1e-3
     weight_decay: NotNegative = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = _MOMENTUM
@@ -179,14 +181,14 @@ def _anneals(search: dict[str, Any]) -> bool:
 class Search(Node):
     """How mixture weights and network weights are trained together."""
 
-    strategy: Strategy = Field(default_factory=lambda: Strategy(name=names.strategy_for(None)))
+    strategy: Strategy = Field(default_factory=lambda: Strategy(name=name_validators.strategy_for(None)))
     """`gdas` where none is named, or `joint` for a normaliser that gdas cannot serve."""
     regularisers: Annotated[tuple[Regulariser, ...], BeforeValidator(_as_tuple), AfterValidator(_once)] = ()
-    level: Annotated[str, AfterValidator(names.level)] = "layer"
-    normaliser: Annotated[str, AfterValidator(names.normaliser)] = "softmax"
+    level: Annotated[str, AfterValidator(name_validators.level)] = "layer"
+    normaliser: Annotated[str, AfterValidator(name_validators.normaliser)] = "softmax"
     kernel: Kernel = Field(default_factory=lambda: Kernel(name="auto"))
     """What computes the mixtures: a matter of speed, and of errors within its bounds."""
-    init: Annotated[str, AfterValidator(names.init)] = "uniform"
+    init: Annotated[str, AfterValidator(name_validators.init)] = "uniform"
     temperature: Temperature = Field(default_factory=Temperature)
     epochs: AtLeastOne = _EPOCHS
     warmup: Annotated[int, Field(ge=0)] = 0
@@ -197,7 +199,7 @@ class Search(Node):
         default_factory=lambda: (Monitor(name="weights"),)
     )
     """What is measured after each epoch, beside losses and accuracy."""
-    on_collapse: Annotated[str, AfterValidator(names.on_collapse)] = "report"
+    on_collapse: Annotated[str, AfterValidator(name_validators.on_collapse)] = "report"
     """What follows when a monitor tells that the search has collapsed: report, stop or roll_back."""
 
     @model_validator(mode="before")
@@ -207,13 +209,13 @@ class Search(Node):
         if not isinstance(value, dict):
             return value
         if "strategy" not in value:
-            value = {**value, "strategy": names.strategy_for(value.get("normaliser"))}
+            value = {**value, "strategy": name_validators.strategy_for(value.get("normaliser"))}
         strategy = value["strategy"]
         name = strategy.get("name") if isinstance(strategy, dict) else getattr(strategy, "name", strategy)
-        served = names.normalisers_of(name)
+        served = name_validators.normalisers_of(name)
         if "normaliser" not in value and served:
             value = {**value, "normaliser": served[0]}
-        own = names.temperature_of(name, value.get("normaliser", "softmax"))
+        own = name_validators.temperature_of(name, value.get("normaliser", "softmax"))
         return {**value, "temperature": own} if own and "temperature" not in value and _anneals(value) else value
 
     @model_validator(mode="after")
@@ -249,7 +251,7 @@ class Retrain(Node):
 class Compare(Node):
     """What the derived network is compared with, and over how many seeds."""
 
-    baselines: Baselines = names.BASELINES
+    baselines: Baselines = name_validators.BASELINES
     seeds: AtLeastOne = 8
     """With fewer than 7, no difference to three baselines can be significant."""
 
@@ -257,9 +259,9 @@ class Compare(Node):
 class Outer(Node):
     """How the domains of the study are searched."""
 
-    engine: Annotated[str, AfterValidator(names.engine)] = "optuna"
-    sampler: Annotated[str, AfterValidator(names.sampler)] = "tpe"
-    pruner: Annotated[str, AfterValidator(names.pruner)] = "hyperband"
+    engine: Annotated[str, AfterValidator(name_validators.engine)] = "optuna"
+    sampler: Annotated[str, AfterValidator(name_validators.sampler)] = "tpe"
+    pruner: Annotated[str, AfterValidator(name_validators.pruner)] = "hyperband"
     trials: AtLeastOne = 20
     prune_by: str = "val_accuracy"
     """The metric of the search's epochs that the pruner compares trials by."""
@@ -289,7 +291,7 @@ class TrialSpec(Node):
 
     @model_validator(mode="after")
     def _derivation_serves_level(self) -> TrialSpec:
-        served, name = names.levels_of(self.derive.method.name), self.derive.method.name
+        served, name = name_validators.levels_of(self.derive.method.name), self.derive.method.name
         if served and self.search.level not in served:
             message = (
                 f"derivation {name!r} needs level {' or '.join(served)}, but search.level is {self.search.level!r}"

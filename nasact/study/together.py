@@ -25,9 +25,9 @@ def refused_normaliser(search: Search) -> Refused | None:
 def refused_length(search: Search) -> Refused | None:
     """A schedule inside `search` that would outlast it."""
     from nasact import bilevel
-    from nasact.bilevel.parts import too_short
-    from nasact.training.lengths import unreached
+    from nasact.bilevel.phases import too_short
     from nasact.training.schedule import build_schedule, least_epochs
+    from nasact.training.schedule_checks import unreached
 
     epochs, warmup = search.epochs, search.warmup
     if warmup >= epochs:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nasact.tasks.datasets import DATASETS, DatasetRecord, load_data, register_dataset
 from nasact.tasks.models import MODELS, ModelRecord, build_model, register_model
-from nasact.tasks.source import Source
+from nasact.tasks.raw_dataset import Source
 from nasact.tasks.split import Data, Split, TestSet, check_split, data_fingerprint
 
 __all__ = [

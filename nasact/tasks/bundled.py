@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nasact.tasks.source import TEST_SEED, Source
+from nasact.tasks.raw_dataset import TEST_SEED, Source
 from nasact.tasks.split import Split, TestSet
 from nasact.tasks.stratify import stratified_split
 

@@ -14,10 +14,10 @@ from typing import Any
 from nasact.errors import DataError, UnknownName
 from nasact.registry import Registry
 from nasact.tasks import bundled, image_folder, vision
-from nasact.tasks.imports import is_import_path
+from nasact.tasks.custom_dataset import own_data
+from nasact.tasks.import_path import is_import_path
 from nasact.tasks.options import check_options, defaults, parameters
-from nasact.tasks.own_data import own_data
-from nasact.tasks.source import Source
+from nasact.tasks.raw_dataset import Source
 from nasact.tasks.split import Data
 
 # what load_data gives to a loader that asks for it; everything else in its signature is an option of the user

@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from nasact.errors import DataError, did_you_mean
-from nasact.tasks.imports import one_line
-from nasact.tasks.source import TEST_SEED, Source
+from nasact.tasks.import_path import one_line
+from nasact.tasks.raw_dataset import TEST_SEED, Source
 from nasact.tasks.split import Split, TestSet
 from nasact.tasks.stratify import stratified_split
 

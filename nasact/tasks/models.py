@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nasact.errors import ModelError, UnknownName
 from nasact.registry import Registry
 from nasact.tasks import plain_nets, torchvision_nets
-from nasact.tasks.imports import call, is_import_path, one_line, resolve
+from nasact.tasks.import_path import call, is_import_path, one_line, resolve
 from nasact.tasks.options import check_options, defaults
 from nasact.tasks.residual import residual
 from nasact.tasks.shapes import Shape

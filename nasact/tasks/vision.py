@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from nasact.errors import DataError
-from nasact.tasks.imports import one_line
-from nasact.tasks.source import Source
+from nasact.tasks.import_path import one_line
+from nasact.tasks.raw_dataset import Source
 from nasact.tasks.split import Split, TestSet
 
 DEFAULT_DATA_DIR = Path("data")

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from nasact.errors import StoreError
 from nasact.tracking import events
 from nasact.tracking.database import Address, check_revision, locked, parse_address, revision
-from nasact.tracking.durable import DurableTracker, one_line
-from nasact.tracking.names import clean_model_name
+from nasact.tracking.outbox import DurableTracker, one_line
 from nasact.tracking.runs import StudyRuns
+from nasact.tracking.sanitise import clean_model_name
 from nasact.tracking.tracker import RunIds, StudyInfo
 
 if TYPE_CHECKING:

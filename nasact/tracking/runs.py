@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nasact.tracking import events
-from nasact.tracking.names import clean_name, clean_names, cut, finite, tag_values
+from nasact.tracking.sanitise import clean_name, clean_names, cut, finite, tag_values
 from nasact.tracking.tracker import RunIds, StudyInfo
 
 _STATUS = {"complete": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}

@@ -19,10 +19,10 @@ from nasact.bilevel import Regulariser, SearchState, Strategy, check_search_move
 from nasact.errors import Divergence
 from nasact.supernet import Supernet
 from nasact.training.batches import Labelled, batches, endless_batches, require_examples
-from nasact.training.lengths import require_long_enough
 from nasact.training.metrics import Loss, evaluate, finite
 from nasact.training.optimisers import OptimiserOptions, build_optimiser
 from nasact.training.schedule import Constant, Schedule
+from nasact.training.schedule_checks import require_long_enough
 from nasact.training.seeds import RandomStream, derive_seed
 
 WeightsOverTime = dict[str, list[list[float]]]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasact.bilevel import GAEA, ExponentiatedGradient, SearchState, build
-from nasact.bilevel.strategies.exponentiated import exponentiated
+from nasact.bilevel.strategies.exponentiated_gradient import exponentiated
 from nasact.errors import StudyError
 from nasact.mixture import NORMALISERS
 from nasact.supernet import relax

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from nasact.bilevel import DARTS, HYPERGRADIENTS, STRATEGIES, SearchState, Strategy, SupernetProblem, build, inner_step
 from nasact.bilevel.regularisers import L2, SDARTS, BetaDecay, Entropy, LayerMean, Regulariser, Seen, Setting, Spectral
-from nasact.bilevel.regularisers.joining import look
+from nasact.bilevel.regularisers.penalised_loss import look
 from nasact.bilevel.snapshot import same_bits
-from nasact.bilevel.strategies import perturbed, regularise
+from nasact.bilevel.strategies import perturbed_step, regularise
 from nasact.bilevel.strategies.alternating import weight_step
 from nasact.errors import Divergence, StudyError
 from nasact.supernet import Supernet, relax
@@ -255,7 +255,7 @@ def test_perturbed_step_moves_the_weights_otherwise_and_leaves_alpha_to_the_bit(
 def test_weight_step_sees_perturbed_weights_on_the_simplex_within_reach() -> None:
     state = start(DARTS(), (SDARTS(start=0.05, end=0.05),), level="channel")
     before = {site: mixture.weights() for site, mixture in state.supernet.mixtures().items()}
-    with perturbed.perturbed(state, batches(torch.float64)[0]):
+    with perturbed_step.perturbed(state, batches(torch.float64)[0]):
         for site, mixture in state.supernet.mixtures().items():
             p = mixture.weights()
             assert float(p.min()) >= 0
@@ -284,7 +284,7 @@ def test_pgd_raises_the_training_loss_more_than_random_does() -> None:
         found = []
         for seed in range(10):
             torch.manual_seed(seed)
-            with perturbed.perturbed(state, train):
+            with perturbed_step.perturbed(state, train):
                 found.append(F.cross_entropy(copy.deepcopy(state.supernet)(train.x), train.y).item())
         losses[attack] = found
     assert min(losses["pgd"]) > sum(losses["random"]) / 10
@@ -305,7 +305,7 @@ def test_dropped_candidates_stay_at_zero_in_a_perturbed_step_and_unseen_by_penal
     state = start(DARTS(), (SDARTS(attack=attack), *MANY), level="channel")
     for mixture in state.supernet.mixtures().values():
         mixture.drop(["identity"])
-    with perturbed.perturbed(state, batches(torch.float64)[0]):
+    with perturbed_step.perturbed(state, batches(torch.float64)[0]):
         for mixture in state.supernet.mixtures().values():
             assert bool((mixture.weights()[..., 3] == 0).all())
             assert bool((mixture.weights()[..., :3] > 0).any())

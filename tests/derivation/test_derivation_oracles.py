@@ -15,14 +15,14 @@ from torch.nn.functional import cross_entropy
 
 from nasact.bilevel import build as build_strategy
 from nasact.derivation import Derived, Given, build, derive_by
-from nasact.derivation.alternatives import (
+from nasact.derivation.near_genotypes import (
     likeliest,
     near_genotypes,
     near_ties,
     original_genotype,
     uniform_genotypes,
 )
-from nasact.derivation.halving import rungs, successive_halving
+from nasact.derivation.successive_halving import rungs, successive_halving
 from nasact.errors import Divergence
 from nasact.supernet import Genotype, Supernet, relax
 from nasact.supernet.probe import Probe

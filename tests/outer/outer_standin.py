@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from nasact.outer.events import NullEvents
+from nasact.outer.callbacks import NullEvents
 from nasact.outer.records import ENGINES, TrialRecord
 from nasact.outer.store import StudyDirectory
 from nasact.study import Study, TrialSpec

@@ -9,11 +9,11 @@ import pytest
 from outer_standin import Standin, execute, quality, shown, study
 
 from nasact.errors import Divergence, StoreError, StudyError
-from nasact.outer.events import NullEvents
+from nasact.outer.callbacks import NullEvents
 from nasact.outer.optuna import read_trials
 from nasact.outer.records import ENGINES, TrialRecord, best_of, counts
 from nasact.outer.store import StudyDirectory
-from nasact.study import TrialSpec, names
+from nasact.study import TrialSpec, name_validators
 
 
 class Heard(NullEvents):
@@ -38,7 +38,7 @@ class Heard(NullEvents):
 
 def test_the_registry_holds_the_optuna_engine() -> None:
     assert ENGINES.names() == ("optuna",)
-    assert ENGINES.names() == names.ENGINES, "what a study may name is what there is"
+    assert ENGINES.names() == name_validators.ENGINES, "what a study may name is what there is"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from nasact.errors import StoreError, StudyError, SurgeryError
-from nasact.outer.events import NullEvents
-from nasact.outer.network import load_network
+from nasact.outer.callbacks import NullEvents
 from nasact.outer.provenance import git_commit, origin
 from nasact.outer.run import StudyResult, run_study
-from nasact.outer.state import load_state
 from nasact.outer.store import StudyDirectory
+from nasact.outer.study_view import load_state
+from nasact.outer.trained_network import load_network
 from nasact.report.tables import trials_table
 from nasact.study import Study
 from nasact.tracking import NullTracker

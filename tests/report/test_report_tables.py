@@ -9,8 +9,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from nasact.report.genes import genotype_text, site_means, site_text
-from nasact.report.reading import how_to_read
+from nasact.report.genotype_text import genotype_text, site_means, site_text
+from nasact.report.legend import how_to_read
 from nasact.report.result import Provenance, result_document
 from nasact.report.table import Column, Table, markdown
 from nasact.report.tables import (
@@ -243,7 +243,7 @@ def test_how_to_read_explains_every_column_that_needs_it():
 
 def test_tables_print_without_heavy_imports():
     code = (
-        "import sys, nasact.report, nasact.report.tables, nasact.report.reading, nasact.report.progress, "
+        "import sys, nasact.report, nasact.report.tables, nasact.report.legend, nasact.report.progress, "
         "nasact.report.statistics, nasact.report.result\n"
         "heavy = {'torch', 'scipy', 'matplotlib', 'numpy', 'optuna', 'mlflow', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-import nasact.compare.training
+import nasact.compare.seed_run
 from nasact.compare import Comparison, baseline_plans, compare, fresh_model, network_identity, single_genotypes
 from nasact.errors import NasactError
 from nasact.study import TrialSpec
@@ -53,13 +53,13 @@ class Trained:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
-        real = nasact.compare.training.retrain_epochs
+        real = nasact.compare.seed_run.retrain_epochs
 
         def counted(spec: TrialSpec, state: Any, train: Any, phase: str) -> Any:
             self.sizes.append(len(train))
             return real(spec, state, train, phase)
 
-        monkeypatch.setattr(nasact.compare.training, "retrain_epochs", counted)
+        monkeypatch.setattr(nasact.compare.seed_run, "retrain_epochs", counted)
 
 
 def test_every_variant_is_measured_for_every_seed(comparison: Comparison, spec: TrialSpec) -> None:
@@ -152,7 +152,7 @@ def test_genotypes_that_build_the_same_network_have_one_identity(spec: TrialSpec
 def test_variants_of_a_seed_start_from_the_same_weights(spec: TrialSpec, data: Data, genotype: Genotype) -> None:
     plans = baseline_plans(spec, data, genotype)
     states = [
-        nasact.compare.training.begin_retrain(spec, data, plan.genotypes[1], "compare", 1) for plan in plans.values()
+        nasact.compare.seed_run.begin_retrain(spec, data, plan.genotypes[1], "compare", 1) for plan in plans.values()
     ]
     first = list(states[0].model.parameters())
     assert len(states) == 4

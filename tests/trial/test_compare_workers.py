@@ -38,16 +38,16 @@ if __name__ == "__main__":
     spec = Study.from_tree({tree!r}).spec
     data = load_study_data(spec)
     print("started", flush=True)
-    import nasact.compare.pool
+    import nasact.compare.worker_pool
 
-    nasact.compare.pool.WORTH_SECONDS = 0.0
+    nasact.compare.worker_pool.WORTH_SECONDS = 0.0
     compare(spec, data, Genotype.uniform(fresh_model(spec, data), "relu"), directory=Path(sys.argv[1]), workers=2)
 """
 
 
 @pytest.fixture(autouse=True)
 def _workers_are_always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nasact.compare.pool.WORTH_SECONDS", 0.0)
+    monkeypatch.setattr("nasact.compare.worker_pool.WORTH_SECONDS", 0.0)
 
 
 def compared(workers: int, directory: Path) -> Comparison:
@@ -73,8 +73,8 @@ def test_two_workers_give_the_numbers_of_one_process(tmp_path: Path) -> None:
 
 
 def test_little_work_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nasact.compare.pool.WORTH_SECONDS", 3600.0)
-    monkeypatch.delattr("nasact.compare.pool.ProcessPoolExecutor")
+    monkeypatch.setattr("nasact.compare.worker_pool.WORTH_SECONDS", 3600.0)
+    monkeypatch.delattr("nasact.compare.worker_pool.ProcessPoolExecutor")
     assert compared(2, tmp_path).variants["derived"].test_accuracies
 
 

@@ -5,6 +5,7 @@ They know a `Problem` and an `InnerStep`; no supernet, no optimiser.
 
 from __future__ import annotations
 
+from nasact.bilevel.hypergradients.base import Hypergradient, HypergradientFunction
 from nasact.bilevel.hypergradients.finite_difference import finite_difference
 from nasact.bilevel.hypergradients.first_order import first_order
 from nasact.bilevel.hypergradients.implicit import (
@@ -12,7 +13,6 @@ from nasact.bilevel.hypergradients.implicit import (
     implicit_conjugate_gradient,
     implicit_neumann,
 )
-from nasact.bilevel.hypergradients.record import Hypergradient, HypergradientFunction
 from nasact.bilevel.hypergradients.second_order import mixed_product, second_order
 from nasact.bilevel.hypergradients.unrolled import unrolled
 from nasact.registry import Registry

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from nasact.bilevel.hypergradients.record import Hypergradient
+from nasact.bilevel.differentiable_optimiser import InnerStep
+from nasact.bilevel.hypergradients.base import Hypergradient
 from nasact.bilevel.hypergradients.second_order import look_ahead
-from nasact.bilevel.inner import InnerStep
 from nasact.bilevel.problem import Problem, Tensors, gradients, leaves, materialise
 
 

@@ -13,9 +13,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from nasact.bilevel.hypergradients.record import Hypergradient
+from nasact.bilevel.differentiable_optimiser import InnerStep
+from nasact.bilevel.hypergradients.base import Hypergradient
 from nasact.bilevel.hypergradients.second_order import mixed_product
-from nasact.bilevel.inner import InnerStep
 from nasact.bilevel.problem import Gradients, Problem, Tensors, detached, gradients, leaves, materialise, product
 from nasact.errors import StudyError
 from nasact.options import require_positive

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nasact.bilevel.hypergradients.record import Hypergradient
-from nasact.bilevel.inner import InnerStep
+from nasact.bilevel.differentiable_optimiser import InnerStep
+from nasact.bilevel.hypergradients.base import Hypergradient
 from nasact.bilevel.problem import Gradients, Problem, Tensors, detached, gradients, leaves, materialise, product
 
 

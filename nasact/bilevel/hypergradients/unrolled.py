@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nasact.bilevel.hypergradients.record import Hypergradient
-from nasact.bilevel.inner import InnerStep
+from nasact.bilevel.differentiable_optimiser import InnerStep
+from nasact.bilevel.hypergradients.base import Hypergradient
 from nasact.bilevel.problem import Problem, Tensors, gradients, leaves, materialise
 
 

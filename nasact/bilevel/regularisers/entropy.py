@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.bilevel.parts import Part
-from nasact.bilevel.regularisers.record import Seen, Setting
+from nasact.bilevel.phases import Part
+from nasact.bilevel.regularisers.base import Seen, Setting
 from nasact.errors import StudyError
 from nasact.options import require_choice, require_positive
 

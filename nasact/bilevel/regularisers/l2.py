@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.bilevel.regularisers.record import Seen, Setting
+from nasact.bilevel.regularisers.base import Seen, Setting
 from nasact.options import require_positive
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.bilevel.regularisers.record import Gradient, Setting
+from nasact.bilevel.regularisers.base import Gradient, Setting
 from nasact.errors import StudyError
 from nasact.options import require_choice, require_positive
 

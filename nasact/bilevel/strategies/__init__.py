@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nasact.bilevel.strategies.alpha_schedule import alpha_moves_from
 from nasact.bilevel.strategies.alternating import weight_step
+from nasact.bilevel.strategies.attach_regularisers import regularise
 from nasact.bilevel.strategies.cycles import Cycles
 from nasact.bilevel.strategies.darts import DARTS
 from nasact.bilevel.strategies.drnas import DrNAS
-from nasact.bilevel.strategies.exponentiated import ExponentiatedGradient
+from nasact.bilevel.strategies.exponentiated_gradient import ExponentiatedGradient
 from nasact.bilevel.strategies.fair import Fair
 from nasact.bilevel.strategies.gaea import GAEA
 from nasact.bilevel.strategies.gdas import GDAS
 from nasact.bilevel.strategies.implicit import Implicit
 from nasact.bilevel.strategies.joint import Joint
 from nasact.bilevel.strategies.random import Random
-from nasact.bilevel.strategies.regularised import regularise
-from nasact.bilevel.strategies.resting import alpha_moves_from
 from nasact.bilevel.strategies.shrink import Shrink
 from nasact.bilevel.strategies.state import SearchState, StepReport, Strategy, candidates_left
 from nasact.bilevel.strategies.unrolled import Unrolled

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from nasact.bilevel.differentiable_optimiser import InnerStep, inner_step
+from nasact.bilevel.double_backward import second_derivatives_told
 from nasact.bilevel.hypergradients import Hypergradient, HypergradientFunction
-from nasact.bilevel.inner import InnerStep, inner_step
 from nasact.bilevel.problem import Batch, Buffers, Problem, SupernetProblem, Tensors, gradients, trainable_weights
-from nasact.bilevel.strategies.perturbed import perturbed
+from nasact.bilevel.strategies.perturbed_step import perturbed
 from nasact.bilevel.strategies.state import (
     SearchState,
     StepReport,
@@ -19,7 +20,6 @@ from nasact.bilevel.strategies.state import (
     require_finite,
     train_mode,
 )
-from nasact.bilevel.twice import second_derivatives_told
 
 
 def alpha_gradient(

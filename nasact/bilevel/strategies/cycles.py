@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from nasact.bilevel.hypergradients import Hypergradient, first_order
-from nasact.bilevel.parts import Part
+from nasact.bilevel.phases import Part
 from nasact.bilevel.problem import Batch, Loss, gradients
+from nasact.bilevel.strategies.alpha_schedule import rest
 from nasact.bilevel.strategies.alternating import alpha_gradient
-from nasact.bilevel.strategies.resting import rest
 from nasact.bilevel.strategies.state import (
     SearchState,
     StepReport,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
+from nasact.bilevel.differentiable_optimiser import inner_step
 from nasact.bilevel.hypergradients import (
     Hypergradient,
     HypergradientFunction,
@@ -16,7 +17,6 @@ from nasact.bilevel.hypergradients import (
     first_order,
     second_order,
 )
-from nasact.bilevel.inner import inner_step
 from nasact.bilevel.problem import Batch, Loss, trainable_weights
 from nasact.bilevel.strategies.alternating import alpha_gradient, alternate, at_once
 from nasact.bilevel.strategies.state import SearchState, StepReport, start

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nasact.bilevel.hypergradients import Hypergradient, first_order
 from nasact.bilevel.problem import Batch, Loss, Tensors
+from nasact.bilevel.strategies.alpha_penalty import with_penalty
 from nasact.bilevel.strategies.alternating import alpha_gradient, alternate
-from nasact.bilevel.strategies.penalty import with_penalty
 from nasact.bilevel.strategies.state import SearchState, StepReport, require_normaliser, start
 from nasact.errors import StudyError
 from nasact.mixture.dirichlet import concentration

@@ -11,7 +11,7 @@ import torch
 from nasact.bilevel.hypergradients import Hypergradient, first_order
 from nasact.bilevel.problem import Batch, Loss
 from nasact.bilevel.strategies.alternating import alpha_gradient, alternate
-from nasact.bilevel.strategies.exponentiated import ExponentiatedGradient
+from nasact.bilevel.strategies.exponentiated_gradient import ExponentiatedGradient
 from nasact.bilevel.strategies.state import SearchState, StepReport, require_normaliser, start
 from nasact.errors import StudyError
 from nasact.options import require_positive

@@ -9,8 +9,8 @@ import torch
 
 from nasact.bilevel.hypergradients import Hypergradient, first_order
 from nasact.bilevel.problem import Batch, Loss
+from nasact.bilevel.strategies.alpha_schedule import rest
 from nasact.bilevel.strategies.alternating import alpha_gradient
-from nasact.bilevel.strategies.resting import rest
 from nasact.bilevel.strategies.state import SearchState, StepReport, start
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
+from nasact.bilevel.differentiable_optimiser import inner_step
 from nasact.bilevel.hypergradients import Hypergradient, HypergradientFunction, first_order, second_order
-from nasact.bilevel.inner import inner_step
-from nasact.bilevel.parts import Part
+from nasact.bilevel.phases import Part
 from nasact.bilevel.problem import Batch, Loss, trainable_weights
+from nasact.bilevel.strategies.alpha_schedule import rest
 from nasact.bilevel.strategies.alternating import alpha_gradient, alternate
-from nasact.bilevel.strategies.resting import rest
 from nasact.bilevel.strategies.state import SearchState, StepReport, start
 from nasact.errors import StudyError
 from nasact.options import require_choice, require_positive

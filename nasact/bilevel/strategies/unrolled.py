@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from nasact.bilevel.differentiable_optimiser import inner_step
 from nasact.bilevel.hypergradients import Hypergradient, unrolled
-from nasact.bilevel.inner import inner_step
 from nasact.bilevel.problem import Batch, Loss, trainable_weights
 from nasact.bilevel.strategies.alternating import alpha_gradient, alternate
 from nasact.bilevel.strategies.state import SearchState, StepReport, start

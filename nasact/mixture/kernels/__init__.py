@@ -10,8 +10,8 @@ from typing import Any
 
 from nasact.errors import MixtureError
 from nasact.mixture.kernels.automatic import Automatic
+from nasact.mixture.kernels.base import ORIGINAL, Choice, Kernel, Op, Term
 from nasact.mixture.kernels.fused import Fused
-from nasact.mixture.kernels.record import ORIGINAL, Choice, Kernel, Op, Term
 from nasact.mixture.kernels.reference import Reference
 from nasact.mixture.kernels.table import Table
 from nasact.options import from_options

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from nasact.mixture.kernels.base import Choice, Terms
 from nasact.mixture.kernels.context import blind, transformed
 from nasact.mixture.kernels.fused import FusedOp
-from nasact.mixture.kernels.record import Choice, Terms
 from nasact.mixture.kernels.reference import mix
 from nasact.mixture.kernels.table import Table, TableOp, split
 from nasact.mixture.layout import Layout

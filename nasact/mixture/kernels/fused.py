@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from nasact.errors import MixtureError
+from nasact.mixture.kernels.base import Choice, Term, Terms
 from nasact.mixture.kernels.context import blind, partial, transformed, transformed_back
-from nasact.mixture.kernels.record import Choice, Term, Terms
 from nasact.mixture.kernels.reference import mix
 from nasact.mixture.layout import Layout
 

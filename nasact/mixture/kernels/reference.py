@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nasact.mixture.kernels.record import Choice, Term, Terms
+from nasact.mixture.kernels.base import Choice, Term, Terms
 from nasact.mixture.layout import Layout
 
 

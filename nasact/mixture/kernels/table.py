@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from nasact.errors import MixtureError
+from nasact.mixture.kernels.base import ORIGINAL, Choice, Terms
 from nasact.mixture.kernels.context import blind, transformed
 from nasact.mixture.kernels.fused import Fused, FusedOp
-from nasact.mixture.kernels.record import ORIGINAL, Choice, Terms
 from nasact.mixture.kernels.reference import mix
 from nasact.mixture.layout import Layout
 from nasact.mixture.table import compiled, native, op

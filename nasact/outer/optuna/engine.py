@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nasact.errors import NasactError, StoreError
 from nasact.outer.files import write_text
+from nasact.outer.optuna.pruning import Watch
 from nasact.outer.optuna.sampling import suggest
 from nasact.outer.optuna.storage import epochs_of, one_line, opened, reading, record
-from nasact.outer.optuna.watch import Watch
 from nasact.outer.plan import planned
 from nasact.outer.records import OBJECTIVE, RunTrial, TrialRecord, best_so_far
 from nasact.outer.store import StudyDirectory
@@ -27,7 +27,7 @@ from nasact.outer.store import StudyDirectory
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nasact.outer.events import Callbacks
+    from nasact.outer.callbacks import Callbacks
     from nasact.study import Study, TrialSpec
     from nasact.trial import TrialResult
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from nasact.errors import DataError
-from nasact.tasks.imports import call, one_line, resolve
-from nasact.tasks.source import Source
+from nasact.tasks.import_path import call, one_line, resolve
+from nasact.tasks.raw_dataset import Source
 from nasact.tasks.split import Data, Split, TestSet
 from nasact.training.seeds import RandomStream
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nasact import activations
-from nasact.hygiene.inspection import SiteBank
 from nasact.mixture import ORIGINAL
+from nasact.redundancy.inspection import SiteBank
 
 
 @dataclass(frozen=True, kw_only=True)

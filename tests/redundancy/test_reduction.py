@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import nasact
 from nasact import activations
 from nasact.errors import MixtureError
-from nasact.hygiene import (
+from nasact.redundancy import (
     SiteBank,
     SiteInputs,
     inspect_banks,

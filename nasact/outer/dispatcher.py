@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from nasact.compare import Comparison
-    from nasact.outer.events import Callbacks
+    from nasact.outer.callbacks import Callbacks
     from nasact.study import Study
     from nasact.tracking import RunIds, StudyInfo, Tracker
     from nasact.trial import Report, TrialResult

@@ -9,8 +9,16 @@ from typing import Any
 from torch import Tensor
 
 from nasact.errors import MixtureError, did_you_mean
-from nasact.hygiene.columns import Redundant
-from nasact.hygiene.inspection import TOLERANCE, WIDEN, SiteBank, inspect_banks, keeping_order, passes, spread_examples
+from nasact.redundancy.inspection import (
+    TOLERANCE,
+    WIDEN,
+    SiteBank,
+    inspect_banks,
+    keeping_order,
+    passes,
+    spread_examples,
+)
+from nasact.redundancy.linear_dependence import Redundant
 from nasact.supernet import Supernet
 
 DROPS = ("none", "aliases", "dependent")

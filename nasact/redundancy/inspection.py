@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nasact import activations
-from nasact.hygiene.columns import EXACT, Columns, Redundant, condition, condition_centred, rank
-from nasact.hygiene.inputs import SiteInputs, outputs, site_inputs
 from nasact.mixture import ORIGINAL
+from nasact.redundancy.inputs import SiteInputs, outputs, site_inputs
+from nasact.redundancy.linear_dependence import EXACT, Columns, Redundant, condition, condition_centred, rank
 from nasact.supernet import Supernet
 
 TOLERANCE = 0.01

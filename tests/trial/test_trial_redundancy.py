@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nasact.beginning import begin_supernet
 from nasact.errors import StudyError
 from nasact.outer.preview import preview
 from nasact.report.terminal import print_preview
 from nasact.study import Study, TrialSpec
+from nasact.supernet_setup import begin_supernet
 from nasact.tasks import Data
 from nasact.trial import Report, TrialResult, run_trial
 

@@ -12,15 +12,15 @@ from test_strategies import CASES
 from torch import nn
 
 from nasact.bilevel import Batch, Cycles, Regulariser, Shrink, Strategy, alpha_moves_from, candidates_left
-from nasact.bilevel.parts import Part, least_epochs, parts_of
+from nasact.bilevel.phases import Part, least_epochs, parts_of
 from nasact.bilevel.regularisers import REGULARISERS
 from nasact.bilevel.regularisers.entropy import Entropy
 from nasact.errors import DataError, StudyError
 from nasact.mixture import kernels
 from nasact.supernet import derive, relax
-from nasact.training.lengths import progress_of_steps
 from nasact.training.loop import SearchRun, begin_search, search
 from nasact.training.schedule import Constant, Exponential, Linear, Schedule
+from nasact.training.schedule_checks import progress_of_steps
 
 SPACE = ("silu", "tanh", "sigmoid")
 X = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ from nasact.study.components import Node
 
 def _drop(name: str) -> str:
     from nasact.errors import did_you_mean
-    from nasact.hygiene import DROPS
+    from nasact.redundancy import DROPS
 
     if name not in DROPS:
         raise ValueError(f"unknown drop {name!r}.{did_you_mean(name, DROPS)} (one of {', '.join(DROPS)})")

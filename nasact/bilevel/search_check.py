@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from nasact.bilevel.differentiable_optimiser import InnerStep
 from nasact.bilevel.hypergradients import first_order
-from nasact.bilevel.inner import InnerStep
 from nasact.bilevel.problem import Batch, Gradients, SupernetProblem
 from nasact.bilevel.snapshot import Snapshot, same_bits
 from nasact.bilevel.strategies import SearchState, Strategy, registered_name
-from nasact.bilevel.strategies.resting import alpha_moves_from
+from nasact.bilevel.strategies.alpha_schedule import alpha_moves_from
 from nasact.bilevel.strategies.state import alpha_names
 from nasact.errors import SurgeryError
 

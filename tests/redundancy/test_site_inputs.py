@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nasact
-from nasact.hygiene import inputs, inspect_banks, outputs, site_inputs
+from nasact.redundancy import inputs, inspect_banks, outputs, site_inputs
 from nasact.supernet import Supernet
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from nasact.monitors.record import Collapse, Measured, Monitor, Seen
+from nasact.monitors.base import Collapse, Measured, Monitor, Seen
 from nasact.supernet import Supernet
 from nasact.supernet.derivation import TopK
 from nasact.training.batches import Labelled

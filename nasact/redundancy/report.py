@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nasact.hygiene.inspection import TOLERANCE, WIDEN, SiteBank
-from nasact.hygiene.principles import principles
-from nasact.hygiene.reduction import DROPS, LEAST, Reduction, reduced
+from nasact.redundancy.inspection import TOLERANCE, WIDEN, SiteBank
+from nasact.redundancy.principles import principles
+from nasact.redundancy.reduction import DROPS, LEAST, Reduction, reduced
 
 
 def hygiene_report(

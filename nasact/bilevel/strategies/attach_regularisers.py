@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nasact.bilevel.regularisers import Regulariser, Setting, require_served
-from nasact.bilevel.strategies.resting import alpha_moves_from
+from nasact.bilevel.strategies.alpha_schedule import alpha_moves_from
 from nasact.bilevel.strategies.state import SearchState, Strategy
 from nasact.mixture import Normaliser
 

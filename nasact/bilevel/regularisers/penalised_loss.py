@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from nasact.bilevel.regularisers.record import Penalty, Perturbation, Regulariser, Seen, Setting
+from nasact.bilevel.regularisers.base import Penalty, Perturbation, Regulariser, Seen, Setting
 from nasact.errors import Divergence, StudyError
 from nasact.mixture import Mixture
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from nasact.compare.plans import Plan, fresh_model, network_identity
-from nasact.compare.pool import Workers
-from nasact.compare.training import Cell, Job, Purpose, splits, train_cell
+from nasact.compare.seed_run import Cell, Job, Purpose, splits, train_cell
+from nasact.compare.variants import Plan, fresh_model, network_identity
+from nasact.compare.worker_pool import Workers
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype, find_sites
 from nasact.tasks import Data, Split, data_fingerprint

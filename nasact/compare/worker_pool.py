@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from nasact.compare.training import Cell, Job, Purpose, splits, train_cell
+from nasact.compare.seed_run import Cell, Job, Purpose, splits, train_cell
 from nasact.errors import StoreError
 from nasact.study import TrialSpec
 from nasact.tasks import Data, Split

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from nasact.bilevel.inner import InnerStep
+from nasact.bilevel.differentiable_optimiser import InnerStep
 from nasact.bilevel.problem import Gradients, Problem, Tensors
 
 

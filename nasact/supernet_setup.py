@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, cast
 
-from nasact.hygiene import EXAMPLES, LEAST, hygiene_report, inspect_banks, spread_examples, tidied
 from nasact.mixture import kernels
+from nasact.redundancy import EXAMPLES, LEAST, hygiene_report, inspect_banks, spread_examples, tidied
 from nasact.study import TrialSpec
 from nasact.supernet import Supernet, relax
 from nasact.tasks import Data, build_model

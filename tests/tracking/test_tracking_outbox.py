@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nasact.tracking import RunIds, StudyInfo
-from nasact.tracking.durable import DurableTracker
 from nasact.tracking.events import Event, StudyFinished, TrialFinished, TrialStarted, files_of
+from nasact.tracking.outbox import DurableTracker
 
 INFO = StudyInfo(name="s", fingerprint="f", yaml="name: s\n")
 

@@ -3,9 +3,8 @@
 Knows supernets and the catalogue's records; nothing of studies, tasks or how a search is run.
 """
 
-from nasact.hygiene.columns import EXACT, Columns, Redundant, condition, condition_centred, rank
-from nasact.hygiene.inputs import SiteInputs, outputs, site_inputs
-from nasact.hygiene.inspection import (
+from nasact.redundancy.inputs import SiteInputs, outputs, site_inputs
+from nasact.redundancy.inspection import (
     TOLERANCE,
     WIDEN,
     SiteBank,
@@ -14,9 +13,10 @@ from nasact.hygiene.inspection import (
     keeping_order,
     spread_examples,
 )
-from nasact.hygiene.principles import Principle, principles
-from nasact.hygiene.reduction import DROPS, EXAMPLES, LEAST, Reduction, reduced, tidied
-from nasact.hygiene.report import hygiene_report
+from nasact.redundancy.linear_dependence import EXACT, Columns, Redundant, condition, condition_centred, rank
+from nasact.redundancy.principles import Principle, principles
+from nasact.redundancy.reduction import DROPS, EXAMPLES, LEAST, Reduction, reduced, tidied
+from nasact.redundancy.report import hygiene_report
 
 __all__ = [
     "DROPS",

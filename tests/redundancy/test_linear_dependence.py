@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nasact import activations
-from nasact.hygiene import EXACT, Columns, condition, condition_centred, rank
+from nasact.redundancy import EXACT, Columns, condition, condition_centred, rank
 
 N = 4000
 GRID = (torch.arange(N, dtype=torch.float64) + 0.5) / N  # midpoints of [0, 1]: sums are integrals up to 1 / N^2

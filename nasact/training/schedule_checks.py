@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from nasact.bilevel import Regulariser, Strategy, registered_name
-from nasact.bilevel.parts import needs, parts_of, require_parts
+from nasact.bilevel.phases import needs, parts_of, require_parts
 from nasact.errors import StudyError
 from nasact.training.batches import batch_sizes
 from nasact.training.schedule import Schedule, least_epochs

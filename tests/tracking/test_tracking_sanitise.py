@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasact.tracking.names import (
+from nasact.tracking.sanitise import (
     MAX_NAME,
     clean_model_name,
     clean_name,

@@ -10,7 +10,7 @@ from bilevel_problems import OPTIMISERS
 from torch import nn
 
 from nasact.bilevel import inner_step
-from nasact.bilevel.inner import RULES
+from nasact.bilevel.differentiable_optimiser import RULES
 from nasact.errors import StudyError
 
 

@@ -28,7 +28,7 @@ from nasact.tracking.events import (
     files_of,
     now,
 )
-from nasact.tracking.names import clean_name, cut, numbers, param_value
+from nasact.tracking.sanitise import clean_name, cut, numbers, param_value
 from nasact.tracking.spool import Spool, TrialLog
 from nasact.tracking.tracker import Figures, RunIds, StudyInfo
 

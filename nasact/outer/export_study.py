@@ -6,8 +6,8 @@ from pathlib import Path
 
 from nasact.export import Exported, export_network
 from nasact.outer.data import load_study_data
-from nasact.outer.network import load_network
 from nasact.outer.store import StudyDirectory
+from nasact.outer.trained_network import load_network
 
 
 def export_study(

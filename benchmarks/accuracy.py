@@ -23,7 +23,7 @@ from report import Group, Results, Row, machine, publish
 from timing import Spread
 
 from nasact import activations
-from nasact.compare.seed_run import Job, splits, train_cell
+from nasact.compare.seed_run import Job, splits, train_seed_run
 from nasact.report.statistics import ci95, mean, std
 from nasact.study import Study, TrialSpec
 from nasact.tasks import load_data
@@ -86,7 +86,7 @@ def outcome(kernel: str, seed: int, quick: bool, data_dir: Path, room: Path) -> 
             break
     if result.status != "complete":
         raise SystemExit(f"{here}: {result.status}: {result.reason}")
-    cell, _ = train_cell(trial, data, Job(result.genotype, seed, "test", "derived"), *splits(data, "test"))
+    cell, _ = train_seed_run(trial, data, Job(result.genotype, seed, "test", "derived"), *splits(data, "test"))
     found = {
         "key": key,
         "mixture": 100 * result.metrics["search_val_accuracy"],

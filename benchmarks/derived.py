@@ -36,7 +36,7 @@ from nasact.tasks import Data, Split, load_data
 from nasact.training.checkpoint import Checkpoint
 from nasact.training.files import write_json
 from nasact.training.metrics import evaluate
-from nasact.training.process import settle
+from nasact.training.process import configure_process
 from nasact.trial import TrialResult, begin_retrain, derived_model, retrain_epochs, run_trial, trial_key
 
 ROOM = Path("runs/derived")
@@ -156,7 +156,7 @@ def outcome(job: Job, data_dir: Path, room: Path) -> Outcome:
     found = job.known(room)
     if found is not None:
         return found
-    settle(1)
+    configure_process(1)
     data, dataset = images(job.task, job.seed, data_dir, room)
     spec = spec_of(ALL_TASKS[job.task], job.seed, job.case or {}, dataset)
     own = single(spec, data, job.name) if job.case is None else trial(spec, data, room / "running" / job.title)
@@ -311,7 +311,7 @@ def main() -> None:
     tasks, seeds = (list(SMOKE), 2) if given.quick else (given.tasks, given.seeds)
     if seeds < 2:
         raise SystemExit(f"--seeds: at least 2 are needed to see a spread, but got {seeds}")
-    settle(1)
+    configure_process(1)
     here = machine()
     everything = jobs(tasks, range(seeds))
     if not given.found:

@@ -39,7 +39,7 @@ from nasact.supernet import Genotype, relax
 from nasact.tasks import Data, build_model
 from nasact.training.files import write_json
 from nasact.training.loop import FitState, begin_fit, begin_search, fit, search
-from nasact.training.process import settle
+from nasact.training.process import configure_process
 from nasact.training.schedule import Constant, Exponential, Linear, Schedule
 from nasact.training.seeds import derive_seed
 
@@ -61,18 +61,18 @@ class Case:
     strategy: str
     options: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule = CONSTANT
-    slows_alpha: bool = True
+    scale_alpha_lr: bool = True
 
 
 CASES: Mapping[str, Case] = {
     "random": Case("random"),
     "joint": Case("joint"),
     "joint, annealed": Case("joint", schedule=ANNEALED),
-    "joint, annealed, alpha at one rate": Case("joint", schedule=ANNEALED, slows_alpha=False),
+    "joint, annealed, alpha at one rate": Case("joint", schedule=ANNEALED, scale_alpha_lr=False),
     "cycles": Case("cycles"),
     "darts 1": Case("darts", {"order": 1}),
     "darts 1, annealed": Case("darts", {"order": 1}, ANNEALED),
-    "darts 1, annealed, alpha at one rate": Case("darts", {"order": 1}, ANNEALED, slows_alpha=False),
+    "darts 1, annealed, alpha at one rate": Case("darts", {"order": 1}, ANNEALED, scale_alpha_lr=False),
     "darts 2, annealed": Case("darts", {"order": 2}, ANNEALED),
     "implicit, annealed": Case("implicit", {"iterations": 3}, ANNEALED),
     "unrolled, annealed": Case("unrolled", {}, ANNEALED),
@@ -92,7 +92,7 @@ def images(data_dir: Path) -> Data:
 
 def outcome(name: str, seed: int, data_dir: Path, room: Path, epochs: int) -> dict[str, Any]:
     """The genotypes derived from one search, and their costs in trainings of one network; from its file where it is."""
-    settle(1)
+    configure_process(1)
     case = CASES[name]
     key = repr((case, DERIVATIONS, seed, epochs, SETTINGS))
     path = room / f"{name.replace(' ', '-').replace(',', '')}-{seed}.json"
@@ -115,12 +115,12 @@ def outcome(name: str, seed: int, data_dir: Path, room: Path, epochs: int) -> di
     normaliser = strategy.normalisers[0] if strategy.normalisers else "softmax"
     started = time.process_time()
     supernet = relax(_model(data, derive_seed(seed, "w")), task.FUNCTIONS, normaliser=normaliser)
-    run = begin_search(supernet, strategy, ADAM, seed=seed, schedule=case.schedule, slows_alpha=case.slows_alpha)
+    run = begin_search(supernet, strategy, ADAM, seed=seed, schedule=case.schedule, scale_alpha_lr=case.scale_alpha_lr)
     accuracy = 0.0
     for epoch in search(run, data.train, data.val, epochs=epochs, batch_size=SETTINGS.batch_size):
         accuracy = epoch.metrics["val_accuracy"]
     searching = time.process_time() - started
-    given = derivation.Given(
+    given = derivation.DerivationContext(
         run=run, train=data.train, val=data.val, begin=begin, optimiser=ADAM, loss=run.state.loss,
         batch_size=SETTINGS.batch_size, fit_batch_size=SETTINGS.batch_size, seed=derive_seed(seed, "derive"),
     )  # fmt: skip
@@ -245,7 +245,7 @@ def main() -> None:
     seeds, epochs, draws = (2, 4, 50) if given.quick else (given.seeds, SETTINGS.epochs, 2000)
     if seeds < 2:
         raise SystemExit(f"--seeds: at least 2 are needed to see a spread, but got {seeds}")
-    settle(1)
+    configure_process(1)
     found = machine()
     runs = [(name, seed) for seed in range(seeds) for name in given.only]
     outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in given.only}

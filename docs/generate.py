@@ -16,7 +16,7 @@ from nasact import activations
 from nasact.bilevel import STRATEGIES
 from nasact.cli.listing import LISTS
 from nasact.cli.main import cli
-from nasact.report.legend import how_to_read
+from nasact.report.legend import comparison_legend
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTE = "<!-- Written by docs/generate.py (make docs); changes here are lost. -->\n\n"
@@ -85,7 +85,7 @@ def readme() -> str:
     begin, end = "<!-- begin: how to read -->\n", "<!-- end: how to read -->"
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
-    statements = "\n".join(f"- {line}" for line in how_to_read().splitlines())
+    statements = "\n".join(f"- {line}" for line in comparison_legend().splitlines())
     return f"{head}{begin}{statements}\n{end}{tail}"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nasact.activations import Candidate, register_function
     from nasact.errors import NasactError
     from nasact.outer.run import StudyResult, run_study
-    from nasact.outer.study_view import StudyState, load_state
+    from nasact.outer.study_view import StudyView, load_study_view
     from nasact.report.frames import comparison_frame, trials_frame
     from nasact.study import Study
     from nasact.supernet import Genotype, Supernet, derive, find_sites, relax
@@ -30,12 +30,12 @@ _HOMES = {
     "NasactError": "nasact.errors",
     "Study": "nasact.study",
     "StudyResult": "nasact.outer.run",
-    "StudyState": "nasact.outer.study_view",
+    "StudyView": "nasact.outer.study_view",
     "Supernet": "nasact.supernet",
     "comparison_frame": "nasact.report.frames",
     "derive": "nasact.supernet",
     "find_sites": "nasact.supernet",
-    "load_state": "nasact.outer.study_view",
+    "load_study_view": "nasact.outer.study_view",
     "register_function": "nasact.activations",
     "relax": "nasact.supernet",
     "run_study": "nasact.outer.run",
@@ -48,13 +48,13 @@ __all__ = [
     "NasactError",
     "Study",
     "StudyResult",
-    "StudyState",
+    "StudyView",
     "Supernet",
     "__version__",
     "comparison_frame",
     "derive",
     "find_sites",
-    "load_state",
+    "load_study_view",
     "register_function",
     "relax",
     "run_study",

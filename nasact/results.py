@@ -37,8 +37,8 @@ class TrialResult:
     banks: dict[str, list[str]] = field(default_factory=dict)
     """The candidates that each site searched, in the order of `weights_over_time`."""
     collapse: dict[str, Any] | None = None
-    """What a monitor told: `monitor`, `epoch`, `sound`, `reason`; `action` (reported, stopped or rolled back) and
-    `rolled_back_to`, the epoch whose mixtures were derived from."""
+    """The collapse that a monitor detected: `monitor`, `epoch`, `last_healthy_epoch`, `reason`; `action` (reported,
+    stopped or rolled back) and `rolled_back_to`, the epoch whose mixtures the genotype is derived from."""
 
     def to_dict(self) -> dict[str, Any]:
         genotype = None if self.genotype is None else self.genotype.to_dict()

@@ -1,4 +1,4 @@
-"""Where a trial begins: the supernet of a spec before its first step, its candidate set tidied where the study says so.
+"""The supernet of a spec before its first step, without redundant candidates where the study asks for that.
 
 Knows specs and data; trains nothing. A function of both alone, so that a trial that continues begins in the same way.
 """
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal, cast
 
 from nasact.mixture import kernels
-from nasact.redundancy import EXAMPLES, LEAST, hygiene_report, inspect_banks, spread_examples, tidied
+from nasact.redundancy import EXAMPLES, LEAST, inspect_banks, prune_redundant, redundancy_report, spread_examples
 from nasact.study import TrialSpec
 from nasact.supernet import Supernet, relax
 from nasact.tasks import Data, build_model
@@ -19,7 +19,7 @@ from nasact.training.seeds import RandomStream, derive_seed
 
 
 def begin_supernet(spec: TrialSpec, data: Data, tell: Callable[[str], None] | None = None) -> Supernet:
-    """The supernet of a trial before its first step; `tell` hears which candidates hygiene left out, and why."""
+    """The supernet of a trial before its first step; `tell` hears which candidates redundancy left out, and why."""
     seed = derive_seed(spec.seed, "search")
     component, options = spec.task.model, spec.search
     with RandomStream(derive_seed(seed, "build")):
@@ -43,30 +43,30 @@ def begin_supernet(spec: TrialSpec, data: Data, tell: Callable[[str], None] | No
             partial=spec.sites.partial,
             example_input=data.train.x[:2],
         )
-        return tidied(
+        return prune_redundant(
             relaxed,
             spec.search_space,
             data.train.x,
-            drop=spec.hygiene.drop,
-            tolerance=spec.hygiene.tolerance,
-            widen=spec.hygiene.widen,
+            drop=spec.redundancy.drop,
+            tolerance=spec.redundancy.tolerance,
+            input_scale=spec.redundancy.input_scale,
             least=least_candidates(spec),
             protected=named_by_parts(spec),
             tell=tell,
         )
 
 
-def bank_hygiene(spec: TrialSpec, data: Data) -> dict[str, Any]:
+def bank_redundancy(spec: TrialSpec, data: Data) -> dict[str, Any]:
     """What the candidate set that the study asks for looks like at each site before the first step, and what may go."""
-    asked = spec.model_copy(update={"hygiene": spec.hygiene.model_copy(update={"drop": "none"})})
-    x, options = spread_examples(data.train.x, EXAMPLES), spec.hygiene
-    banks = inspect_banks(begin_supernet(asked, data), x, tolerance=options.tolerance, widen=options.widen)
-    found = hygiene_report(
+    asked = spec.model_copy(update={"redundancy": spec.redundancy.model_copy(update={"drop": "none"})})
+    x, options = spread_examples(data.train.x, EXAMPLES), spec.redundancy
+    banks = inspect_banks(begin_supernet(asked, data), x, tolerance=options.tolerance, input_scale=options.input_scale)
+    found = redundancy_report(
         spec.search_space,
         banks,
         drop=options.drop,
         tolerance=options.tolerance,
-        widen=options.widen,
+        input_scale=options.input_scale,
         least=least_candidates(spec),
         protected=named_by_parts(spec),
     )

@@ -111,7 +111,7 @@ class _Trial:
 
     def __post_init__(self) -> None:
         search = self.spec.search
-        self.watch = monitors.Watch(
+        self.suite = monitors.MonitorSuite(
             monitors=monitors.build_monitors(search.monitors),
             on_collapse=cast(monitors.OnCollapse, search.on_collapse),
             warmup=search.warmup,
@@ -144,7 +144,7 @@ class _Trial:
             self.derivation = payload["derivation"]
             self.weights_over_time = payload["weights_over_time"]
             self.banks = payload["banks"]
-            self.watch.kept = payload["kept"]
+            self.suite.best_epochs = payload["best_epochs"]
             self.state = payload["state"]
 
     def take_state(self) -> dict[str, Any] | None:
@@ -170,14 +170,14 @@ class _Trial:
                     "derivation": self.derivation,
                     "weights_over_time": self.weights_over_time,
                     "banks": self.banks,
-                    "kept": self.watch.kept,
+                    "best_epochs": self.suite.best_epochs,
                     "state": state,
                 }
             )
 
     def finish(self, status: Status, reason: str | None = None) -> TrialResult:
         """The result, on disk too; a trial that will not continue needs no checkpoint any more."""
-        told = self.watch.told(self.collapse(), derived=self.genotype is not None)
+        told = self.suite.collapse_record(self.collapse(), derived=self.genotype is not None)
         result = TrialResult(
             status=status,
             reason=reason,
@@ -199,7 +199,7 @@ class _Trial:
 
     def collapse(self) -> monitors.Collapse | None:
         """What the monitors tell of the search so far: of its metrics alone, so that a continued trial agrees."""
-        return self.watch.collapse(report for report in self.history if report.phase == "search")
+        return self.suite.first_collapse(report for report in self.history if report.phase == "search")
 
 
 def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
@@ -207,19 +207,19 @@ def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
     spec, data = trial.spec, trial.data
     run = _begin_search(spec, data)
     trial.banks = {site: list(mixture.names) for site, mixture in run.supernet.mixtures().items()}
-    trial.watch.require(run.supernet, run.state.loss, data.val, run.seed)
+    trial.suite.precheck(run.supernet, run.state.loss, data.val, run.seed)
     before = [alpha.detach().clone() for alpha in run.supernet.arch_parameters()]
     state = trial.take_state()
     if state is not None:
         run.load_state_dict(state)
     epochs = spec.search.epochs
     left = search(run, data.train, data.val, epochs=epochs, batch_size=spec.search.batch_size)
-    while not trial.watch.ends(trial.collapse()) and (epoch := next(left, None)) is not None:
+    while not trial.suite.ends_search(trial.collapse()) and (epoch := next(left, None)) is not None:
         trial.alpha_moved = _distance(before, run.supernet.arch_parameters())
         trial.weights_over_time = run.weights_over_time
-        if (yield trial.record("search", epochs, trial.watch.measured(run, data.val, epoch), run)):
+        if (yield trial.record("search", epochs, trial.suite.measure(run, data.val, epoch), run)):
             return True
-    if trial.watch.roll_back(run, trial.collapse()):
+    if trial.suite.roll_back(run, trial.collapse()):
         trial.alpha_moved = _distance(before, run.supernet.arch_parameters())
         trial.weights_over_time = run.weights_over_time
     derived = _derive(spec, data, run)
@@ -230,7 +230,7 @@ def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
 
 def _derive(spec: TrialSpec, data: Data, run: SearchRun) -> derivation.Derived:
     """The genotype of a finished search: a function of the last epoch's state, so that it can be made again."""
-    given = derivation.Given(
+    context = derivation.DerivationContext(
         run=run,
         train=data.train,
         val=data.val,
@@ -242,7 +242,7 @@ def _derive(spec: TrialSpec, data: Data, run: SearchRun) -> derivation.Derived:
         seed=derive_seed(spec.seed, "derive"),
     )
     method = derivation.build(spec.derive.method.name, spec.derive.method.options)
-    return derivation.derive_by(method, given, spec.derive.top_k)
+    return derivation.derive_by(method, context, spec.derive.top_k)
 
 
 def _begin_search(spec: TrialSpec, data: Data) -> SearchRun:
@@ -255,7 +255,7 @@ def _begin_search(spec: TrialSpec, data: Data) -> SearchRun:
         seed=derive_seed(spec.seed, "search"),
         schedule=build_schedule(options.temperature),
         warmup=options.warmup,
-        slows_alpha=options.temperature.slows_alpha,
+        scale_alpha_lr=options.temperature.scale_alpha_lr,
         regularisers=bilevel.build_regularisers(options.regularisers),
     )
 

@@ -29,7 +29,7 @@ from nasact.report.statistics import mean
 from nasact.tasks import Data, build_model
 from nasact.training.batches import batches
 from nasact.training.files import write_json
-from nasact.training.process import settle
+from nasact.training.process import configure_process
 from nasact.training.seeds import derive_seed
 
 HERE = Path(__file__).resolve().parent
@@ -196,7 +196,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.seeds < 1:
         raise SystemExit(f"--seeds: at least 1 is needed, but got {given.seeds}")
-    settle(given.threads)
+    configure_process(given.threads)
     make(Settings(), task.images(given.data), range(given.seeds), given.room, given.to)
 
 

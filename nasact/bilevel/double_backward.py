@@ -40,7 +40,7 @@ def twice_differentiable(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def second_derivatives_told() -> Iterator[None]:
+def explain_missing_second_derivative() -> Iterator[None]:
     """A kernel without a second derivative becomes one line that says what to do."""
     try:
         yield

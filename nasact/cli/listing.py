@@ -123,7 +123,7 @@ def _monitors() -> Rows:
         {
             "name": name,
             "options": _options(_defaults(monitor)),
-            "metrics": ", ".join(f"{metric} ({side} is better)" for metric, side in monitor.gives.items()),
+            "metrics": ", ".join(f"{metric} ({side} is better)" for metric, side in monitor.metrics.items()),
             "summary": monitor.summary,
             "cost": monitor.cost,
             "source": monitor.source,

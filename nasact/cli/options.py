@@ -84,9 +84,9 @@ def as_json(function: F) -> F:
 
 
 def use_threads(count: int) -> None:
-    from nasact.training.process import settle
+    from nasact.training.process import configure_process
 
-    settle(count)
+    configure_process(count)
 
 
 def loaded_study(name_or_path: str, new_name: str | None) -> Any:

@@ -19,9 +19,9 @@ def show(study: str, root: Path, as_json: bool, genotype: bool) -> None:
     """Show the trials, the genotype and the comparison of STUDY, finished or not."""
     import json
 
-    from nasact.outer.study_view import load_state
+    from nasact.outer.study_view import load_study_view
 
-    state = load_state(root, study)
+    state = load_study_view(root, study)
     document = state.to_document()
     if genotype:
         if document["genotype"] is None:

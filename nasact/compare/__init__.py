@@ -5,10 +5,10 @@ kept as one small file each, so that a comparison that was interrupted continues
 """
 
 from nasact.compare.comparison import Comparison, Variant, compare
-from nasact.compare.seed_run import Cell
+from nasact.compare.seed_run import SeedRun
 from nasact.compare.variants import (
-    Plan,
-    baseline_plans,
+    VariantPlan,
+    baseline_variants,
     fresh_model,
     network_identity,
     single_genotypes,
@@ -16,11 +16,11 @@ from nasact.compare.variants import (
 )
 
 __all__ = [
-    "Cell",
     "Comparison",
-    "Plan",
+    "SeedRun",
     "Variant",
-    "baseline_plans",
+    "VariantPlan",
+    "baseline_variants",
     "compare",
     "fresh_model",
     "network_identity",

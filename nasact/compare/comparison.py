@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nasact.compare.run_cache import Cells, Progress
-from nasact.compare.seed_run import Cell, Job
-from nasact.compare.variants import Plan, baseline_plans, single_genotypes
+from nasact.compare.run_cache import Progress, RunCache
+from nasact.compare.seed_run import Job, SeedRun
+from nasact.compare.variants import VariantPlan, baseline_variants, single_genotypes
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype
 from nasact.tasks import Data
@@ -87,37 +87,37 @@ def compare(
     """
     seeds = list(range(spec.compare.seeds))
     singles = single_genotypes(spec, data) if "best_single" in spec.compare.baselines else {}
-    plans = baseline_plans(spec, data, genotype)
+    plans = baseline_variants(spec, data, genotype)
     total = len(singles) + len(seeds) * (len(plans) + bool(singles))
-    with contextlib.closing(Cells(spec, data, directory, progress or _silent, total, workers)) as cells:
-        choice = cells.measure([Job(single, 0, "select", f"choosing {name}") for name, single in singles.items()])
-        scores = {name: cell.accuracy for name, cell in zip(singles, choice, strict=True) if cell.diverged is None}
+    with contextlib.closing(RunCache(spec, data, directory, progress or _silent, total, workers)) as cache:
+        choice = cache.measure([Job(single, 0, "select", f"choosing {name}") for name, single in singles.items()])
+        scores = {name: run.accuracy for name, run in zip(singles, choice, strict=True) if run.diverged is None}
         best_single = max(scores, key=scores.__getitem__) if scores else ""
         if best_single:
             label = f"best single candidate: {best_single}"
-            plans["best_single"] = Plan("best_single", label, (singles[best_single],) * len(seeds))
+            plans["best_single"] = VariantPlan("best_single", label, (singles[best_single],) * len(seeds))
         order = ["derived", *(name for name in dict.fromkeys(spec.compare.baselines) if name in plans)]
-        measured = cells.measure_plans(plans[name] for name in order)
+        measured = cache.measure_variants(plans[name] for name in order)
         return Comparison(
             variants={name: _variant(plans[name], measured[name], scores.get(best_single)) for name in order},
             best_single=best_single,
             candidates={name: scores.get(name) for name in singles},
             seeds=seeds,
-            model_path=cells.model_path(genotype),
+            model_path=cache.model_path(genotype),
         )
 
 
-def _variant(plan: Plan, cells: list[Cell], best_single_accuracy: float | None) -> Variant:
+def _variant(plan: VariantPlan, runs: list[SeedRun], best_single_accuracy: float | None) -> Variant:
     return Variant(
         name=plan.name,
         label=plan.label,
         genotype=plan.genotypes[0],
         genotypes=list(plan.genotypes),
-        test_accuracies=[cell.accuracy for cell in cells],
+        test_accuracies=[run.accuracy for run in runs],
         val_accuracy=best_single_accuracy if plan.name == "best_single" else None,
-        diverged=[seed for seed, cell in enumerate(cells) if cell.diverged is not None],
-        parameters=cells[0].parameters,
-        seconds=sum(cell.seconds for cell in cells),
+        diverged=[seed for seed, run in enumerate(runs) if run.diverged is not None],
+        parameters=runs[0].parameters,
+        seconds=sum(run.seconds for run in runs),
     )
 
 

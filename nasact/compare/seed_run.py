@@ -1,4 +1,4 @@
-"""One trained network of a comparison: the unit of work that is remembered, and that worker processes can share."""
+"""One trained network of a comparison: the unit of work that `run_cache` keeps and that worker processes share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Purpose = Literal["test", "select"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class SeedRun:
     """What one trained network measured."""
 
     accuracy: float
@@ -50,8 +50,10 @@ def splits(data: Data, purpose: Purpose) -> tuple[Split, Split]:
     return (data.train_and_val(), data.test.open()) if purpose == "test" else (data.train, data.val)
 
 
-def train_cell(spec: TrialSpec, data: Data, job: Job, train: Split, held_out: Split) -> tuple[Cell, bytes | None]:
-    """Train a network from scratch with the study's budget; the cell and, if it is to be kept, its state as a file."""
+def train_seed_run(
+    spec: TrialSpec, data: Data, job: Job, train: Split, held_out: Split
+) -> tuple[SeedRun, bytes | None]:
+    """Train a network from scratch with the study's budget; the run and, if it is to be kept, its state as a file."""
     started = time.perf_counter()
     # no name of a variant goes into the seed: same weights, order and masks for all of them
     state = begin_retrain(spec, data, job.genotype, "compare", job.seed)
@@ -67,11 +69,11 @@ def train_cell(spec: TrialSpec, data: Data, job: Job, train: Split, held_out: Sp
             weights = buffer.getvalue()
     except Divergence as error:
         diverged = str(error)
-    cell = Cell(
+    run = SeedRun(
         accuracy=accuracy,
         diverged=diverged,
         train_loss=train_loss,
         parameters=sum(parameter.numel() for parameter in state.model.parameters()),
         seconds=time.perf_counter() - started,
     )
-    return cell, weights
+    return run, weights

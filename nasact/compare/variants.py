@@ -17,7 +17,7 @@ from nasact.training.seeds import generator
 
 
 @dataclass(frozen=True)
-class Plan:
+class VariantPlan:
     """A variant before it is trained: one genotype a seed."""
 
     name: str
@@ -25,23 +25,27 @@ class Plan:
     genotypes: tuple[Genotype, ...]
 
 
-def baseline_plans(spec: TrialSpec, data: Data, genotype: Genotype) -> dict[str, Plan]:
+def baseline_variants(spec: TrialSpec, data: Data, genotype: Genotype) -> dict[str, VariantPlan]:
     """The derived network and every baseline that is known before anything is trained."""
     seeds, top_k = spec.compare.seeds, genotype.top_k
     model = fresh_model(spec, data)
     options = site_options(spec, data)
-    plans = {"derived": Plan("derived", f"derived (k = {top_k})", (genotype,) * seeds)}
+    plans = {"derived": VariantPlan("derived", f"derived (k = {top_k})", (genotype,) * seeds)}
     for name in spec.compare.baselines:
         if name == "original":
-            plans[name] = Plan(name, "the model's own activations", (Genotype.original(model, **options),) * seeds)
+            plans[name] = VariantPlan(
+                name, "the model's own activations", (Genotype.original(model, **options),) * seeds
+            )
         elif name == "random_mixture":
             draws = (
                 genotype.random_like(spec.search_space, generator(spec.seed, "compare", "random_mixture", seed))
                 for seed in range(seeds)
             )
-            plans[name] = Plan(name, f"random mixture (k = {top_k})", tuple(draws))
+            plans[name] = VariantPlan(name, f"random mixture (k = {top_k})", tuple(draws))
         elif name != "best_single":
-            plans[name] = Plan(name, f"{name} at every site", (Genotype.uniform(model, name, **options),) * seeds)
+            plans[name] = VariantPlan(
+                name, f"{name} at every site", (Genotype.uniform(model, name, **options),) * seeds
+            )
     return plans
 
 
@@ -62,14 +66,16 @@ def site_options(spec: TrialSpec, data: Data) -> dict[str, Any]:
     return {"include": spec.sites.include, "exclude": spec.sites.exclude, "partial": spec.sites.partial}
 
 
-def network_identity(genotype: Genotype, own: Mapping[str, str]) -> str:
+def network_identity(genotype: Genotype, original_functions: Mapping[str, str]) -> str:
     """The same string for genotypes that build the same network, whatever search they come from.
 
-    `own` is the model's own function at each site.
+    `original_functions` is the model's own function at each site.
     """
     sites = {}
     for site, gene in genotype.sites.items():
-        functions = [own.get(site, function) if function == ORIGINAL else function for function in gene.functions]
+        functions = [
+            original_functions.get(site, function) if function == ORIGINAL else function for function in gene.functions
+        ]
         weights: Any = [] if len(functions) == 1 and _all_ones(gene.weights) else gene.weights
         sites[site] = [functions, weights, dict(gene.betas)]
     return json.dumps(sites, sort_keys=True)

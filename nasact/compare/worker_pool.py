@@ -15,11 +15,11 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from nasact.compare.seed_run import Cell, Job, Purpose, splits, train_cell
+from nasact.compare.seed_run import Job, Purpose, SeedRun, splits, train_seed_run
 from nasact.errors import StoreError
 from nasact.study import TrialSpec
 from nasact.tasks import Data, Split
-from nasact.training.process import settle
+from nasact.training.process import configure_process
 
 WORTH_SECONDS = 20.0
 """Work of one process below which starting others (each imports torch) is no gain."""
@@ -54,8 +54,8 @@ class Workers:
             return False
         return self._pool is not None or jobs * seconds > WORTH_SECONDS
 
-    def train(self, jobs: Sequence[Job]) -> Generator[tuple[Job, Cell, bytes | None], None, None]:
-        """Every job with its cell (and state), in the order in which they finish."""
+    def train(self, jobs: Sequence[Job]) -> Generator[tuple[Job, SeedRun, bytes | None], None, None]:
+        """Every job with its run (and state), in the order in which they finish."""
         if self._pool is None:
             # spawn: a forked child would inherit torch's thread pools in whatever state they are
             self._pool = ProcessPoolExecutor(
@@ -67,8 +67,8 @@ class Workers:
         try:
             futures = {self._pool.submit(_train, job): job for job in jobs}
             for future in as_completed(futures):
-                cell, weights = future.result()
-                yield futures[future], cell, weights
+                run, weights = future.result()
+                yield futures[future], run, weights
         except BrokenProcessPool:
             raise StoreError(
                 f"a worker process died while training {len(jobs)} networks (out of memory?); "
@@ -91,7 +91,7 @@ class Workers:
 
 def _begin(parent: int, threads: int, spec: TrialSpec, data: Data) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    settle(threads)
+    configure_process(threads)
     _work["work"] = (spec, data)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
@@ -103,8 +103,8 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _train(job: Job) -> tuple[Cell, bytes | None]:
+def _train(job: Job) -> tuple[SeedRun, bytes | None]:
     spec, data = _work["work"]
     if job.purpose not in _splits:
         _splits[job.purpose] = splits(data, job.purpose)
-    return train_cell(spec, data, job, *_splits[job.purpose])
+    return train_seed_run(spec, data, job, *_splits[job.purpose])

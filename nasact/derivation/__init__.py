@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nasact.derivation.base import Derivation, Derived, Given, Work, refusal
+from nasact.derivation.base import CostEstimate, Derivation, DerivationContext, Derived, refusal
 from nasact.derivation.magnitude import Magnitude
 from nasact.derivation.perturbation import Perturbation
 from nasact.derivation.refit import Refit
@@ -32,25 +32,25 @@ def build(name: str, options: Mapping[str, Any]) -> Derivation:
     return from_options(f"derivation {name!r}", DERIVATIONS.get(name), options)
 
 
-def derive_by(method: Derivation, given: Given, top_k: TopK = 1) -> Derived:
+def derive_by(method: Derivation, context: DerivationContext, top_k: TopK = 1) -> Derived:
     """`method.derive` in a random stream of its own, with the `seconds` that it took among the metrics."""
     started = time.perf_counter()
-    with RandomStream(derive_seed(given.seed, "derivation")):
-        derived = method.derive(given, top_k)
+    with RandomStream(derive_seed(context.seed, "derivation")):
+        derived = method.derive(context, top_k)
     return replace(derived, metrics={**derived.metrics, "seconds": time.perf_counter() - started})
 
 
 __all__ = [
     "DERIVATIONS",
+    "CostEstimate",
     "Derivation",
+    "DerivationContext",
     "Derived",
-    "Given",
     "Magnitude",
     "Perturbation",
     "Refit",
     "TopK",
     "Validated",
-    "Work",
     "build",
     "derive_by",
     "refusal",

@@ -1,4 +1,4 @@
-"""What every derivation is given and what it returns. Knows searches and training; no study and no test data."""
+"""What every derivation is context and what it returns. Knows searches and training; no study and no test data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nasact.training.optimisers import OptimiserOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class DerivationContext:
     """A finished search and all that a derivation may use. Nothing in it is changed by any of them."""
 
     run: SearchRun
@@ -47,7 +47,7 @@ class Derived:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class CostEstimate:
     """What a derivation may take, at most: counted before a search, for an estimate."""
 
     supernet_epochs: int = 0
@@ -72,12 +72,12 @@ class Derivation(Protocol):
     levels: ClassVar[tuple[str, ...]]
     """Those that it can serve; empty: all."""
 
-    def work(self, sites: Sequence[tuple[int, int]]) -> Work:
+    def estimate_cost(self, sites: Sequence[tuple[int, int]]) -> CostEstimate:
         """At most, with sites of so many (rows, candidates)."""
         ...
 
-    def derive(self, given: Given, top_k: TopK) -> Derived:
-        """A function of its arguments; leaves supernet, optimisers and generators of `given.run` as they were.
+    def derive(self, context: DerivationContext, top_k: TopK) -> Derived:
+        """A function of its arguments; leaves supernet, optimisers and generators of `context.run` as they were.
 
         Raises GenotypeError for a `top_k` that a site does not have, MixtureError where the kept weights cannot be
         normalised, Divergence where what it trains leaves the finite numbers.

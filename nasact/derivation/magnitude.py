@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nasact.derivation.base import Derived, Given, Work
+from nasact.derivation.base import CostEstimate, DerivationContext, Derived
 from nasact.supernet import derive
 from nasact.supernet.derivation import TopK
 
@@ -20,8 +20,8 @@ class Magnitude:
     cost: ClassVar[str] = "none"
     levels: ClassVar[tuple[str, ...]] = ()
 
-    def work(self, sites: Sequence[tuple[int, int]]) -> Work:
-        return Work()
+    def estimate_cost(self, sites: Sequence[tuple[int, int]]) -> CostEstimate:
+        return CostEstimate()
 
-    def derive(self, given: Given, top_k: TopK) -> Derived:
-        return Derived(derive(given.supernet, top_k), {"networks": 0, "epochs": 0})
+    def derive(self, context: DerivationContext, top_k: TopK) -> Derived:
+        return Derived(derive(context.supernet, top_k), {"networks": 0, "epochs": 0})

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.derivation.base import Derived, Given, Work, require_level
+from nasact.derivation.base import CostEstimate, DerivationContext, Derived, require_level
 from nasact.errors import Divergence, StudyError
 from nasact.options import require_choice
 from nasact.supernet.derivation import TopK, genotype_of, kept_count
@@ -58,27 +58,27 @@ class Perturbation:
             return "it looks for functions that a site can do without, and top_k 'all' keeps every one; use magnitude"
         return None
 
-    def work(self, sites: Sequence[tuple[int, int]]) -> Work:
+    def estimate_cost(self, sites: Sequence[tuple[int, int]]) -> CostEstimate:
         tried = sum(rows * candidates for rows, candidates in sites)
-        return Work(supernet_epochs=self.epochs * (len(sites) - 1), validations=tried)
+        return CostEstimate(supernet_epochs=self.epochs * (len(sites) - 1), validations=tried)
 
-    def derive(self, given: Given, top_k: TopK) -> Derived:
-        require_level("perturbation", self, given.supernet)
-        counts = {name: kept_count(name, m, top_k) for name, m in given.supernet.mixtures().items()}
-        probe = Probe.of(given.supernet)
-        tuned = begin_fit(probe.network, given.optimiser, seed=derive_seed(given.seed, "tune"))
+    def derive(self, context: DerivationContext, top_k: TopK) -> Derived:
+        require_level("perturbation", self, context.supernet)
+        counts = {name: kept_count(name, m, top_k) for name, m in context.supernet.mixtures().items()}
+        probe = Probe.of(context.supernet)
+        tuned = begin_fit(probe.network, context.optimiser, seed=derive_seed(context.seed, "tune"))
         decided: dict[str, Tensor] = {}
         sites = list(probe.slots)
-        for index in permutation(len(sites), given.seed, "sites").tolist():
+        for index in permutation(len(sites), context.seed, "sites").tolist():
             name = sites[index]
-            decided[name] = self._decide(probe, name, counts[name], given)
+            decided[name] = self._decide(probe, name, counts[name], context)
             if len(decided) < len(sites):
                 for _ in fit(
                     tuned,
-                    given.train,
+                    context.train,
                     epochs=tuned.epoch + self.epochs,
-                    batch_size=given.batch_size,
-                    loss=given.loss,
+                    batch_size=context.batch_size,
+                    loss=context.loss,
                     phase=f"derive, tuning after site {name!r},",
                 ):
                     pass
@@ -86,7 +86,7 @@ class Perturbation:
         genotype = genotype_of(probe.banks(), decided, normaliser=normaliser, top_k=top_k)
         return Derived(genotype, {"networks": 0, "epochs": tuned.epoch})
 
-    def _decide(self, probe: Probe, name: str, k: int, given: Given) -> Tensor:
+    def _decide(self, probe: Probe, name: str, k: int, context: DerivationContext) -> Tensor:
         """The weights (*layout.shape, K) that site `name` keeps; its slot holds them from now on."""
         slot = probe.slots[name]
         before = slot.weights.detach().double().cpu().clone()
@@ -96,7 +96,7 @@ class Perturbation:
             chosen = before[row] != 0
             if k < int(chosen.sum()):
                 asked: list[int] = chosen.nonzero().flatten().tolist()
-                harm = {one: self._harm(probe, slot, row, before[row], one, given) for one in asked}
+                harm = {one: self._harm(probe, slot, row, before[row], one, context) for one in asked}
                 # at equal harm the heavier one stays, then the first
                 order = sorted(asked, key=lambda one: (*harm[one], before[row][one].abs().item(), -one))
                 chosen[order[:-k]] = False
@@ -105,7 +105,7 @@ class Perturbation:
         return decided
 
     def _harm(
-        self, probe: Probe, slot: Slot, row: tuple[int, ...], weights: Tensor, one: int, given: Given
+        self, probe: Probe, slot: Slot, row: tuple[int, ...], weights: Tensor, one: int, context: DerivationContext
     ) -> tuple[float, ...]:
         """How bad validation is without candidate `one` of this row; the larger the worse."""
         masked = weights.clone()
@@ -115,7 +115,7 @@ class Perturbation:
             masked *= weights.abs().sum() / left
         with slot.holding(masked, row):
             try:
-                found = evaluate(probe.network, given.val, loss=given.loss)
+                found = evaluate(probe.network, context.val, loss=context.loss)
             except Divergence:
                 return (math.inf,) if self.by == "loss" else (0.0, math.inf)
         return (found.loss,) if self.by == "loss" else (-found.accuracy, found.loss)

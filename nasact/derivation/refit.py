@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nasact.derivation.base import Derived, Given, Work
+from nasact.derivation.base import CostEstimate, DerivationContext, Derived
 from nasact.errors import StudyError
 from nasact.options import require_positive
 from nasact.supernet.derivation import TopK, derived_weights, genotype_of
@@ -43,30 +43,30 @@ class Refit:
             raise StudyError(f"epochs must be at least 1, but got {self.epochs}")
         require_positive("lr", self.lr)
 
-    def work(self, sites: Sequence[tuple[int, int]]) -> Work:
-        return Work(supernet_epochs=self.epochs, mixture_epochs=self.epochs, validations=self.epochs + 1)
+    def estimate_cost(self, sites: Sequence[tuple[int, int]]) -> CostEstimate:
+        return CostEstimate(supernet_epochs=self.epochs, mixture_epochs=self.epochs, validations=self.epochs + 1)
 
-    def derive(self, given: Given, top_k: TopK) -> Derived:
-        pruned = derived_weights(given.supernet, top_k)
-        probe = Probe.of(given.supernet)
+    def derive(self, context: DerivationContext, top_k: TopK) -> Derived:
+        pruned = derived_weights(context.supernet, top_k)
+        probe = Probe.of(context.supernet)
         for name, slot in probe.slots.items():
             slot.put(pruned[name])
-        fitting = begin_fit(probe.network, given.optimiser, seed=derive_seed(given.seed, "refit"))
+        fitting = begin_fit(probe.network, context.optimiser, seed=derive_seed(context.seed, "refit"))
         scales = torch.optim.Adam([slot.weights for slot in probe.slots.values()], lr=self.lr, weight_decay=0.0)
-        before = best = evaluate(probe.network, given.val, loss=given.loss, place="derive, pruned network")
+        before = best = evaluate(probe.network, context.val, loss=context.loss, place="derive, pruned network")
         genotype = genotype_of(probe.banks(), pruned, normaliser="free", top_k=top_k)
         for epoch in range(self.epochs):
             for _ in fit(
                 fitting,
-                given.train,
+                context.train,
                 epochs=epoch + 1,
-                batch_size=given.batch_size,
-                loss=given.loss,
+                batch_size=context.batch_size,
+                loss=context.loss,
                 phase="derive, refitting,",
             ):
                 pass
-            self._move_scales(probe, scales, pruned, given, epoch)
-            now = evaluate(probe.network, given.val, loss=given.loss, place=f"derive, refitting, epoch {epoch + 1}")
+            self._move_scales(probe, scales, pruned, context, epoch)
+            now = evaluate(probe.network, context.val, loss=context.loss, place=f"derive, refitting, epoch {epoch + 1}")
             if now.loss < best.loss:
                 best = now
                 weights = {name: slot.weights.detach().double().cpu().clone() for name, slot in probe.slots.items()}
@@ -75,7 +75,12 @@ class Refit:
         return Derived(genotype, {"networks": 0, "epochs": self.epochs, **metrics})
 
     def _move_scales(
-        self, probe: Probe, scales: torch.optim.Optimizer, pruned: dict[str, Tensor], given: Given, epoch: int
+        self,
+        probe: Probe,
+        scales: torch.optim.Optimizer,
+        pruned: dict[str, Tensor],
+        context: DerivationContext,
+        epoch: int,
     ) -> None:
         """One epoch of the kept weights over the validation data; those that were pruned stay zero."""
         slots = probe.slots
@@ -83,8 +88,10 @@ class Refit:
         parameters = [slot.weights.requires_grad_(True) for slot in slots.values()]
         try:
             with evaluating(probe.network):
-                for batch in batches(given.val, given.batch_size, seed=given.seed, phase="refit.val", epoch=epoch):
-                    loss = given.loss(probe.network(batch.x), batch.y)
+                for batch in batches(
+                    context.val, context.batch_size, seed=context.seed, phase="refit.val", epoch=epoch
+                ):
+                    loss = context.loss(probe.network(batch.x), batch.y)
                     finite(loss.item(), f"derive, refitting, epoch {epoch + 1}, validation loss")
                     found = torch.autograd.grad(loss, parameters, allow_unused=True)
                     for (name, slot), gradient in zip(slots.items(), found, strict=True):

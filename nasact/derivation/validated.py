@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nasact.derivation.base import Derived, Given, Work
+from nasact.derivation.base import CostEstimate, DerivationContext, Derived
 from nasact.derivation.near_genotypes import near_genotypes, original_genotype, same_functions, uniform_genotypes
 from nasact.derivation.successive_halving import rungs, successive_halving
 from nasact.errors import StudyError
@@ -47,29 +47,29 @@ class Validated:
         if not 0 <= self.margin <= 1:
             raise StudyError(f"margin must be between 0 and 1, but got {self.margin}")
 
-    def work(self, sites: Sequence[tuple[int, int]]) -> Work:
+    def estimate_cost(self, sites: Sequence[tuple[int, int]]) -> CostEstimate:
         most = self.networks + (max(candidates for _, candidates in sites) if self.uniform else 0)
         trained, before = 0, 0
         for size, budget in rungs(most, self.epochs):
             trained += (size + 1) * (budget - before)  # and the original
             before = budget
-        return Work(network_epochs=self.seeds * trained)
+        return CostEstimate(network_epochs=self.seeds * trained)
 
-    def derive(self, given: Given, top_k: TopK) -> Derived:
-        original = original_genotype(given.supernet)
-        near = near_genotypes(given.supernet, top_k, self.margin, self.networks)
+    def derive(self, context: DerivationContext, top_k: TopK) -> Derived:
+        original = original_genotype(context.supernet)
+        near = near_genotypes(context.supernet, top_k, self.margin, self.networks)
         genotypes = [original]
-        for one in (*near, *(uniform_genotypes(given.supernet) if self.uniform else ())):
+        for one in (*near, *(uniform_genotypes(context.supernet) if self.uniform else ())):
             if not any(same_functions(one, other) for other in genotypes):
                 genotypes.append(one)
         best, champion, epochs = successive_halving(
             genotypes,
-            lambda genotype: self._begin(given, genotype),
-            given.train,
-            given.val,
+            lambda genotype: self._begin(context, genotype),
+            context.train,
+            context.val,
             epochs=self.epochs,
-            batch_size=given.fit_batch_size,
-            loss=given.loss,
+            batch_size=context.fit_batch_size,
+            loss=context.loss,
         )
         metrics = {
             "networks": len(genotypes) * self.seeds,
@@ -79,6 +79,6 @@ class Validated:
         }
         return Derived(best.genotype, metrics)
 
-    def _begin(self, given: Given, genotype: Genotype) -> list[FitState]:
+    def _begin(self, context: DerivationContext, genotype: Genotype) -> list[FitState]:
         # the same seeds for all: what differs is the genotype alone
-        return [given.begin(genotype, derive_seed(given.seed, "networks", index)) for index in range(self.seeds)]
+        return [context.begin(genotype, derive_seed(context.seed, "networks", index)) for index in range(self.seeds)]

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from nasact.monitors.base import Collapse, Measured, Monitor, Seen
+from nasact.monitors.base import Collapse, EpochMetrics, Monitor, MonitorContext
 from nasact.monitors.discretisation import Discretisation
 from nasact.monitors.hessian import Hessian
 from nasact.monitors.metrics import better, known, require_site
-from nasact.monitors.monitor_suite import OnCollapse, Watch
+from nasact.monitors.monitor_suite import MonitorSuite, OnCollapse
 from nasact.monitors.weights import Weights
 from nasact.options import from_options
 from nasact.registry import Registry
@@ -46,12 +46,12 @@ __all__ = [
     "MONITORS",
     "Collapse",
     "Discretisation",
+    "EpochMetrics",
     "Hessian",
-    "Measured",
     "Monitor",
+    "MonitorContext",
+    "MonitorSuite",
     "OnCollapse",
-    "Seen",
-    "Watch",
     "Weights",
     "better",
     "build",

@@ -16,7 +16,7 @@ Better = Literal["low", "high"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class MonitorContext:
     """A search after an epoch, or before the first one. Nothing in it is changed by a monitor."""
 
     supernet: Supernet
@@ -31,7 +31,7 @@ class Seen:
     """What the epoch has measured already."""
 
 
-class Measured(Protocol):
+class EpochMetrics(Protocol):
     """An epoch of the search and its metrics."""
 
     @property
@@ -43,11 +43,14 @@ class Measured(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Collapse:
-    """`monitor` told after `epoch` that the search has collapsed; up to epoch `sound` it is taken to have been well."""
+    """A collapse that `monitor` detected after `epoch`.
+
+    `last_healthy_epoch`: the last epoch before the collapse.
+    """
 
     monitor: str
     epoch: int
-    sound: int
+    last_healthy_epoch: int
     reason: str
 
 
@@ -58,30 +61,30 @@ class Monitor(Protocol):
     source: ClassVar[str]
     summary: ClassVar[str]
     cost: ClassVar[str]
-    gives: ClassVar[Mapping[str, Better]]
+    metrics: ClassVar[Mapping[str, Better]]
     """Its metrics, and where each is better. `entropy.*` stands for one a site: `entropy.` and the site's name."""
 
-    asks: ClassVar[bool]
-    """Whether there are supernets that it cannot measure, so that `require` has to try."""
+    needs_precheck: ClassVar[bool]
+    """Whether there are supernets that it cannot measure, so that `precheck` must try."""
 
-    def first(self) -> int:
+    def first_epoch(self) -> int:
         """The first epoch after which it measures."""
         ...
 
-    def require(self, seen: Seen) -> None:
+    def precheck(self, context: MonitorContext) -> None:
         """StudyError, with the reason, where this supernet cannot be measured. Called before the first step."""
         ...
 
-    def measure(self, seen: Seen) -> dict[str, float]:
-        """The metrics of this epoch: a function of `seen`, that leaves no trace in it. A number that would not be
+    def measure(self, context: MonitorContext) -> dict[str, float]:
+        """The metrics of this epoch: a function of `context`, that leaves no trace in it. A number that would not be
         finite is left out."""
         ...
 
-    def collapsed(self, history: Sequence[Measured]) -> Collapse | None:
+    def detect_collapse(self, history: Sequence[EpochMetrics]) -> Collapse | None:
         """Whether the last of these epochs shows a collapse. `history` begins after the warm-up; a pure function."""
         ...
 
-    def earliest(self, warmup: int) -> int | None:
+    def earliest_collapse(self, warmup: int) -> int | None:
         """The first epoch at which it could tell a collapse; None: with these options it never does."""
         ...
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nasact.errors import Divergence, GenotypeError, MixtureError
-from nasact.monitors.base import Better, Collapse, Measured, Seen, require_whole
+from nasact.monitors.base import Better, Collapse, EpochMetrics, MonitorContext, require_whole
 from nasact.supernet.derivation import derived_weights
 from nasact.supernet.probe import Probe
 from nasact.training.metrics import evaluate
@@ -27,36 +27,36 @@ class Discretisation:
     source: ClassVar[str] = "the discretisation gap of arXiv:1909.09656, section 4.2, and paper 001"
     summary: ClassVar[str] = "validation accuracy of the mixture minus that of the pruned supernet"
     cost: ClassVar[str] = "one validation every `every` epochs"
-    gives: ClassVar[Mapping[str, Better]] = {"discretisation_gap": "low", "pruned_val_accuracy": "high"}
-    asks: ClassVar[bool] = False
+    metrics: ClassVar[Mapping[str, Better]] = {"discretisation_gap": "low", "pruned_val_accuracy": "high"}
+    needs_precheck: ClassVar[bool] = False
 
     every: int = 1
 
     def __post_init__(self) -> None:
         require_whole("every", self.every)
 
-    def first(self) -> int:
+    def first_epoch(self) -> int:
         return self.every
 
-    def require(self, seen: Seen) -> None:
+    def precheck(self, context: MonitorContext) -> None:
         pass
 
-    def measure(self, seen: Seen) -> dict[str, float]:
-        if seen.epoch % self.every:
+    def measure(self, context: MonitorContext) -> dict[str, float]:
+        if context.epoch % self.every:
             return {}
         try:
-            pruned = derived_weights(seen.supernet, seen.top_k)
-            probe = Probe.of(seen.supernet)
+            pruned = derived_weights(context.supernet, context.top_k)
+            probe = Probe.of(context.supernet)
             for site, slot in probe.slots.items():
                 slot.put(pruned[site])
-            accuracy = evaluate(probe.network, seen.val, loss=seen.loss, place="pruned supernet").accuracy
+            accuracy = evaluate(probe.network, context.val, loss=context.loss, place="pruned supernet").accuracy
         except (Divergence, GenotypeError, MixtureError):
             return {}
-        gap = seen.metrics["val_accuracy"] - accuracy
+        gap = context.metrics["val_accuracy"] - accuracy
         return {"discretisation_gap": gap, "pruned_val_accuracy": accuracy}
 
-    def collapsed(self, history: Sequence[Measured]) -> Collapse | None:
+    def detect_collapse(self, history: Sequence[EpochMetrics]) -> Collapse | None:
         return None
 
-    def earliest(self, warmup: int) -> int | None:
+    def earliest_collapse(self, warmup: int) -> int | None:
         return None

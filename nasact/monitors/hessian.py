@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from nasact.bilevel import Batch, SupernetProblem
-from nasact.bilevel.double_backward import NoSecondDerivative, second_derivatives_told, twice_differentiable
+from nasact.bilevel.double_backward import NoSecondDerivative, explain_missing_second_derivative, twice_differentiable
 from nasact.bilevel.problem import gradients, leaves, materialise, product
 from nasact.errors import StudyError
-from nasact.monitors.base import Better, Collapse, Measured, Seen, require_whole
+from nasact.monitors.base import Better, Collapse, EpochMetrics, MonitorContext, require_whole
 from nasact.monitors.lanczos import largest_eigenvalue
 from nasact.options import require_positive
 from nasact.training.batches import Labelled, permutation
@@ -32,23 +32,23 @@ class Hessian:
     "Largest" is as in the paper: with its sign, not in magnitude. By Lanczos with `iterations` products, so a bound
     from below, exact where alpha has no more entries. The loss is that of evaluation mode, without regularisers: no
     dropout, BatchNorm as in evaluation, the means of mixture weights that are drawn. Its data are the same `examples`
-    of the validation data at every epoch (fewer where there are fewer). Measured after every `every`-th epoch. Where
-    alpha is bound to a set by its normaliser, directions out of the set count too.
+    of the validation data at every epoch (fewer where there are fewer). It is measured after every `every`-th epoch.
+    Where the normaliser restricts alpha to a set, directions out of the set count too.
 
     In alpha / T where evaluation divides alpha by a temperature T: else a falling temperature alone would raise the
     eigenvalue by 1 / T^2, and be told as a collapse.
 
     Collapse: the mean of the last `window` values is more than `factor` times the mean that lies `lag` values earlier,
     the earlier window having its middle at epoch `start` or later (so in the authors' code). That middle is the last
-    epoch held to be sound. An earlier mean of zero or below tells nothing.
+    epoch held to be healthy. An earlier mean of zero or below tells nothing.
     """
 
     name: ClassVar[str] = "hessian"
     source: ClassVar[str] = "R-DARTS / DARTS-ES, Zela et al. 2020, arXiv:1909.09656, sections 4.1 and 4.3"
     summary: ClassVar[str] = "largest eigenvalue of the validation loss's Hessian in alpha, by Lanczos"
     cost: ClassVar[str] = "`iterations` + 2 passes over `examples` examples every `every` epochs"
-    gives: ClassVar[Mapping[str, Better]] = {EIGENVALUE: "low"}
-    asks: ClassVar[bool] = True
+    metrics: ClassVar[Mapping[str, Better]] = {EIGENVALUE: "low"}
+    needs_precheck: ClassVar[bool] = True
 
     every: int = 2
     iterations: int = 20
@@ -64,28 +64,28 @@ class Hessian:
         require_whole("start", self.start, 0)
         require_positive("factor", self.factor)
 
-    def first(self) -> int:
+    def first_epoch(self) -> int:
         return self.every
 
-    def require(self, seen: Seen) -> None:
+    def precheck(self, context: MonitorContext) -> None:
         try:
-            self._eigenvalue(seen, _chosen(seen, _REHEARSED), iterations=1)
+            self._eigenvalue(context, _chosen(context, _REHEARSED), iterations=1)
         except NoSecondDerivative as error:
             raise StudyError(
                 f"monitor 'hessian' cannot serve here: the model cannot be differentiated twice ({error.reason})"
             ) from error
 
-    def measure(self, seen: Seen) -> dict[str, float]:
-        if seen.epoch % self.every:
+    def measure(self, context: MonitorContext) -> dict[str, float]:
+        if context.epoch % self.every:
             return {}
-        value = _temperature(seen) ** 2 * self._eigenvalue(seen, _chosen(seen, self.examples), self.iterations)
+        value = _temperature(context) ** 2 * self._eigenvalue(context, _chosen(context, self.examples), self.iterations)
         return {EIGENVALUE: value} if math.isfinite(value) else {}
 
-    def _eigenvalue(self, seen: Seen, batch: Batch, iterations: int) -> float:
-        seed = derive_seed(seen.seed, "monitors.hessian")
-        problem = SupernetProblem(seen.supernet, seen.loss, batch, batch, seed, seed)
+    def _eigenvalue(self, context: MonitorContext, batch: Batch, iterations: int) -> float:
+        seed = derive_seed(context.seed, "monitors.hessian")
+        problem = SupernetProblem(context.supernet, context.loss, batch, batch, seed, seed)
         alpha = leaves(problem.alpha)
-        with evaluating(seen.supernet), twice_differentiable(seen.supernet), second_derivatives_told():
+        with evaluating(context.supernet), twice_differentiable(context.supernet), explain_missing_second_derivative():
             slope = gradients(problem.val_loss(problem.w, alpha), alpha, create_graph=True)
 
             def times(vector: Tensor) -> Tensor:
@@ -94,9 +94,9 @@ class Hessian:
                 return torch.cat([part.reshape(-1).double().cpu() for part in found])
 
             sizes = [a.numel() for a in alpha]
-            return largest_eigenvalue(times, _start(seen), iterations)
+            return largest_eigenvalue(times, _start(context), iterations)
 
-    def collapsed(self, history: Sequence[Measured]) -> Collapse | None:
+    def detect_collapse(self, history: Sequence[EpochMetrics]) -> Collapse | None:
         measured = [(epoch.epoch, epoch.metrics[EIGENVALUE]) for epoch in history if EIGENVALUE in epoch.metrics]
         if len(measured) < self.window + self.lag or history[-1].epoch != measured[-1][0]:
             return None
@@ -110,33 +110,33 @@ class Hessian:
             f"the largest eigenvalue of the validation Hessian rose from {before:.3g} about epoch {middle} "
             f"by {now / before:.3g} times, more than {self.factor:.3g}"
         )
-        return Collapse(monitor=self.name, epoch=measured[-1][0], sound=middle, reason=reason)
+        return Collapse(monitor=self.name, epoch=measured[-1][0], last_healthy_epoch=middle, reason=reason)
 
-    def earliest(self, warmup: int) -> int | None:
+    def earliest_collapse(self, warmup: int) -> int | None:
         done = warmup // self.every  # measurements in the warm-up, which count for nothing
         middle = max(done + self.window - self.window // 2, math.ceil(self.start / self.every))
         return self.every * (middle + self.lag + self.window // 2)
 
 
-def _chosen(seen: Seen, most: int) -> Batch:
+def _chosen(context: MonitorContext, most: int) -> Batch:
     """The same examples at every epoch."""
-    data: Labelled = seen.val
-    index = permutation(len(data.y), seen.seed, "monitors.hessian")[:most].to(data.y.device)
+    data: Labelled = context.val
+    index = permutation(len(data.y), context.seed, "monitors.hessian")[:most].to(data.y.device)
     return Batch(data.x[index], data.y[index])
 
 
-def _temperature(seen: Seen) -> float:
-    mixture = next(iter(seen.supernet.mixtures().values()))
+def _temperature(context: MonitorContext) -> float:
+    mixture = next(iter(context.supernet.mixtures().values()))
     return float(mixture.temperature) if mixture.normaliser.of_logits else 1.0
 
 
-def _start(seen: Seen) -> Tensor:
+def _start(context: MonitorContext) -> Tensor:
     """A fixed random direction among the candidates alive: the Hessian is zero on those that were dropped."""
     parts: list[Tensor] = []
-    for mixture in seen.supernet.mixtures().values():
+    for mixture in context.supernet.mixtures().values():
         drawn = torch.randn(
             mixture.alpha.shape,
-            generator=generator(seen.seed, "monitors.hessian", len(parts)),
+            generator=generator(context.seed, "monitors.hessian", len(parts)),
             dtype=torch.float64,
         )
         parts.append((drawn * mixture.alive).reshape(-1))

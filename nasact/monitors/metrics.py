@@ -23,7 +23,7 @@ def better(metric: str, monitors: Iterable[Monitor | type[Monitor]]) -> Better |
 
 
 def known(monitors: Iterable[Monitor | type[Monitor]]) -> dict[str, Better]:
-    return {**OF_EVERY_SEARCH, **{name: side for monitor in monitors for name, side in monitor.gives.items()}}
+    return {**OF_EVERY_SEARCH, **{name: side for monitor in monitors for name, side in monitor.metrics.items()}}
 
 
 def require_site(metric: str, sites: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
-"""All monitors of one search: they measure, tell a collapse, and the best alpha is kept to roll back to.
+"""All monitors of one search: they measure each epoch, detect a collapse and keep the mixtures to roll back to.
 
-Its whole state is a value, so that a search that was killed goes on to the bit.
+The whole state is the list `best_epochs` of plain values, so that a killed search continues bit-identically.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from nasact.monitors.base import Collapse, Measured, Monitor, Seen
+from nasact.monitors.base import Collapse, EpochMetrics, Monitor, MonitorContext
 from nasact.supernet import Supernet
 from nasact.supernet.derivation import TopK
 from nasact.training.batches import Labelled
@@ -22,37 +22,38 @@ OnCollapse = Literal["report", "stop", "roll_back"]
 
 
 @dataclass(kw_only=True)
-class Watch:
-    """`monitors` over a search with `warmup` epochs in which alpha rests: nothing can collapse in them.
+class MonitorSuite:
+    """`monitors` over a search; the first `warmup` epochs, in which alpha is not updated, cannot collapse.
 
-    `roll_back` goes back to the mixtures (alpha, betas, who was dropped) after the epoch with the best validation
-    accuracy, the earliest among equals, of those after the warm-up that the collapse leaves sound. So `kept` holds each
-    epoch that was better than all before it. The network weights stay as they are: a derivation that trains goes on
-    from them.
+    `roll_back` restores the mixtures (alpha, betas, dropped candidates) of the epoch with the best validation accuracy
+    between the warm-up and the last healthy epoch; the earliest epoch wins a tie. `best_epochs` therefore holds every
+    epoch that was better than all epochs before it. The network weights are not restored: a derivation that trains
+    continues from the current ones.
     """
 
     monitors: tuple[Monitor, ...]
     on_collapse: OnCollapse = "report"
     warmup: int = 0
     top_k: TopK = 1
-    kept: list[dict[str, Any]] = field(default_factory=list)
+    best_epochs: list[dict[str, Any]] = field(default_factory=list)
+    """By rising validation accuracy: `epoch`, `val_accuracy` and `mixtures`, the state of each site's mixture."""
 
-    def require(self, supernet: Supernet, loss: Loss, val: Labelled, seed: int) -> None:
-        """StudyError, with the reason, where a monitor cannot measure searches of this supernet. Takes no step."""
-        seen = Seen(supernet=supernet, loss=loss, val=val, seed=seed, top_k=self.top_k)
+    def precheck(self, supernet: Supernet, loss: Loss, val: Labelled, seed: int) -> None:
+        """Raise StudyError, with the reason, if a monitor cannot measure this supernet. Takes no step."""
+        context = MonitorContext(supernet=supernet, loss=loss, val=val, seed=seed, top_k=self.top_k)
         with RandomStream(derive_seed(seed, "monitors")):
             for monitor in self.monitors:
-                monitor.require(seen)
+                monitor.precheck(context)
 
-    def measured(self, run: SearchRun, val: Labelled, epoch: Epoch) -> Epoch:
-        """`epoch` with the metrics of all monitors; what they took is part of its seconds."""
+    def measure(self, run: SearchRun, val: Labelled, epoch: Epoch) -> Epoch:
+        """`epoch` with the metrics of all monitors added; its `seconds` include the time of the monitors."""
         started = time.perf_counter()
         metrics = dict(epoch.metrics)
-        # in a stream of their own: a model that draws in evaluation must not shift the search's
+        # in a random stream of its own: a model that draws in evaluation must not shift the search's
         with RandomStream(derive_seed(run.seed, "monitors", epoch.epoch)):
             for monitor in self.monitors:
                 metrics |= monitor.measure(
-                    Seen(
+                    MonitorContext(
                         supernet=run.supernet,
                         loss=run.state.loss,
                         val=val,
@@ -63,63 +64,66 @@ class Watch:
                     )
                 )
         metrics["seconds"] += time.perf_counter() - started
-        self._keep(run.supernet, epoch)
+        self._keep_if_best(run.supernet, epoch)
         return replace(epoch, metrics=metrics)
 
-    def _keep(self, supernet: Supernet, epoch: Epoch) -> None:
+    def _keep_if_best(self, supernet: Supernet, epoch: Epoch) -> None:
         accuracy = epoch.metrics["val_accuracy"]
         if self.on_collapse != "roll_back" or epoch.epoch <= self.warmup:
             return
-        if not self.kept or accuracy > self.kept[-1]["val_accuracy"]:
+        if not self.best_epochs or accuracy > self.best_epochs[-1]["val_accuracy"]:
             mixtures = {
                 site: {name: tensor.detach().clone() for name, tensor in mixture.state_dict().items()}
                 for site, mixture in supernet.mixtures().items()
             }
-            self.kept.append({"epoch": epoch.epoch, "val_accuracy": accuracy, "mixtures": mixtures})
+            self.best_epochs.append({"epoch": epoch.epoch, "val_accuracy": accuracy, "mixtures": mixtures})
 
-    def collapse(self, history: Iterable[Measured]) -> Collapse | None:
+    def first_collapse(self, history: Iterable[EpochMetrics]) -> Collapse | None:
         """The first collapse in these epochs of the search: a pure function of their metrics."""
         after = [epoch for epoch in history if epoch.epoch > self.warmup]
         for end in range(1, len(after) + 1):
-            found = self._collapsed(after[:end])
+            found = self._detect_collapse(after[:end])
             if found is not None:
                 return found
         return None
 
-    def _collapsed(self, history: Sequence[Measured]) -> Collapse | None:
-        return next((found for monitor in self.monitors if (found := monitor.collapsed(history)) is not None), None)
+    def _detect_collapse(self, history: Sequence[EpochMetrics]) -> Collapse | None:
+        return next(
+            (found for monitor in self.monitors if (found := monitor.detect_collapse(history)) is not None), None
+        )
 
-    def ends(self, collapse: Collapse | None) -> bool:
-        """Whether the search is over."""
+    def ends_search(self, collapse: Collapse | None) -> bool:
+        """Whether `collapse` ends the search (`on_collapse` is stop or roll_back)."""
         return collapse is not None and self.on_collapse != "report"
 
-    def told(self, collapse: Collapse | None, *, derived: bool = True) -> dict[str, Any] | None:
-        """The collapse and what followed from it, in plain types; None where there was none.
+    def collapse_record(self, collapse: Collapse | None, *, derived: bool = True) -> dict[str, Any] | None:
+        """The collapse and what followed from it, in plain types; None without a collapse.
 
         Before a genotype is `derived`, as in a trial that a pruner ends, nothing has followed yet.
         """
         if collapse is None:
             return None
-        sound = self._sound(collapse) if derived else None
+        target = self._roll_back_target(collapse) if derived else None
         action = "stopped" if derived and self.on_collapse != "report" else "reported"
-        action = action if sound is None else "rolled back"
-        return {**asdict(collapse), "action": action, "rolled_back_to": None if sound is None else sound["epoch"]}
+        action = action if target is None else "rolled back"
+        return {**asdict(collapse), "action": action, "rolled_back_to": None if target is None else target["epoch"]}
 
     def roll_back(self, run: SearchRun, collapse: Collapse | None) -> bool:
-        """Put the mixtures of the best sound epoch back, their weights into a last row of `weights_over_time`.
+        """Restore the mixtures of the best healthy epoch and append their weights to `weights_over_time`.
 
-        False where there is no collapse, no rolling back, or no sound epoch after the warm-up: all stays as it is.
+        Returns False, and changes nothing, without a collapse, with another `on_collapse`, or if no epoch after the
+        warm-up is healthy.
         """
-        sound = self._sound(collapse)
-        if sound is None:
+        target = self._roll_back_target(collapse)
+        if target is None:
             return False
         for site, mixture in run.supernet.mixtures().items():
-            mixture.load_state_dict(sound["mixtures"][site])
+            mixture.load_state_dict(target["mixtures"][site])
         for rows in run.weights_over_time.values():
-            rows.append(list(rows[sound["epoch"]]))
+            rows.append(list(rows[target["epoch"]]))
         return True
 
-    def _sound(self, collapse: Collapse | None) -> dict[str, Any] | None:
+    def _roll_back_target(self, collapse: Collapse | None) -> dict[str, Any] | None:
         if collapse is None or self.on_collapse != "roll_back":
             return None
-        return next((one for one in reversed(self.kept) if one["epoch"] <= collapse.sound), None)
+        return next((kept for kept in reversed(self.best_epochs) if kept["epoch"] <= collapse.last_healthy_epoch), None)

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from nasact.errors import StudyError
-from nasact.monitors.base import Better, Collapse, Measured, Seen
+from nasact.monitors.base import Better, Collapse, EpochMetrics, MonitorContext
 
 IDENTITY = ("identity",)
 """The functions that pass their input on: what skip connections are to a search over operations."""
@@ -29,13 +29,13 @@ class Weights:
     source: ClassVar[str] = "the collapse on skip connections of arXiv:1909.09656 and arXiv:1909.06035"
     summary: ClassVar[str] = "entropy and largest weight of each site, and the share of identity"
     cost: ClassVar[str] = "none"
-    gives: ClassVar[Mapping[str, Better]] = {
+    metrics: ClassVar[Mapping[str, Better]] = {
         "entropy.*": "low",
         "max_weight.*": "high",
         "max_weight": "high",
         "identity_mass": "low",
     }
-    asks: ClassVar[bool] = False
+    needs_precheck: ClassVar[bool] = False
 
     most_identity: float = 1.0
 
@@ -43,35 +43,35 @@ class Weights:
         if not 0 < self.most_identity <= 1:
             raise StudyError(f"most_identity must be above 0 and at most 1, but got {self.most_identity}")
 
-    def first(self) -> int:
+    def first_epoch(self) -> int:
         return 1
 
-    def require(self, seen: Seen) -> None:
+    def precheck(self, context: MonitorContext) -> None:
         pass
 
-    def measure(self, seen: Seen) -> dict[str, float]:
-        mixtures = seen.supernet.mixtures()
+    def measure(self, context: MonitorContext) -> dict[str, float]:
+        mixtures = context.supernet.mixtures()
         shares = {site: _shares(mixture.weights()) for site, mixture in mixtures.items()}
         largest = {site: float(share.amax(-1).mean()) for site, share in shares.items()}
         identity = [
             sum(float(shares[site][..., k].mean()) for k, name in enumerate(mixture.names) if name in IDENTITY)
             for site, mixture in mixtures.items()
         ]
-        found = {f"entropy.{site}": entropy for site, entropy in seen.supernet.entropy().items()}
+        found = {f"entropy.{site}": entropy for site, entropy in context.supernet.entropy().items()}
         found |= {f"max_weight.{site}": weight for site, weight in largest.items()}
         found["max_weight"] = sum(largest.values()) / len(largest)
         found["identity_mass"] = sum(identity) / len(identity)
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
-    def collapsed(self, history: Sequence[Measured]) -> Collapse | None:
+    def detect_collapse(self, history: Sequence[EpochMetrics]) -> Collapse | None:
         mass = history[-1].metrics.get("identity_mass") if history else None
         if mass is None or self.most_identity == 1 or mass <= self.most_identity:
             return None
         epoch = history[-1].epoch
         reason = f"identity holds {mass:.3g} of the mixture weights, more than {self.most_identity:.3g}"
-        return Collapse(monitor=self.name, epoch=epoch, sound=epoch - 1, reason=reason)
+        return Collapse(monitor=self.name, epoch=epoch, last_healthy_epoch=epoch - 1, reason=reason)
 
-    def earliest(self, warmup: int) -> int | None:
+    def earliest_collapse(self, warmup: int) -> int | None:
         return None if self.most_identity == 1 else warmup + 1
 
 

@@ -27,7 +27,7 @@ class Callbacks(Protocol):
         """One line that a person should see; nothing follows from it."""
 
 
-class NullEvents:
+class NullCallbacks:
     """Hears everything, says nothing."""
 
     def study_started(self, total: int, *, finished: int = 0, best: tuple[float, int] | None = None) -> None:

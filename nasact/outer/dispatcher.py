@@ -30,7 +30,7 @@ class Listener:
         self._tracker = tracker
         self._params: dict[int, Mapping[str, Any]] = {}
         self._told = False
-        self.own: Mapping[str, str] = {}
+        self.original_functions: Mapping[str, str] = {}
         """The model's own function at each site, once it is known."""
 
     # what an engine calls
@@ -54,7 +54,7 @@ class Listener:
         params = self._params.pop(number, None)
         figures = None
         if params is not None and result.weights_over_time:
-            figures = partial(trial_figures, result, self.own)
+            figures = partial(trial_figures, result, self.original_functions)
         self._track(
             lambda: self._tracker.trial_finished(number, result.status, result.metrics, texts, figures, result.reason)
         )
@@ -73,7 +73,7 @@ class Listener:
     def comparison_finished(
         self, comparison: Comparison, metrics: Mapping[str, float], texts: Mapping[str, str]
     ) -> None:
-        figures = partial(comparison_figures, comparison, self.own)
+        figures = partial(comparison_figures, comparison, self.original_functions)
         self._track(lambda: self._tracker.comparison_finished(metrics, texts, figures))
 
     def model(self, module: nn.Module, example: Tensor) -> str | None:

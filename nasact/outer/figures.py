@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from nasact.trial import TrialResult
 
 
-def trial_figures(result: TrialResult, own: Mapping[str, str]) -> dict[str, bytes]:
-    """Mixture weights over time and at the end, and the learned shapes; `own`: the model's own functions by site."""
+def trial_figures(result: TrialResult, original_functions: Mapping[str, str]) -> dict[str, bytes]:
+    """Mixture weights over time and at the end, and the learned shapes.
+
+    `original_functions`: site name -> the model's own function there.
+    """
     from nasact.report import plots
 
     figures: dict[str, bytes] = {}
@@ -20,11 +23,11 @@ def trial_figures(result: TrialResult, own: Mapping[str, str]) -> dict[str, byte
         figures["weights_over_time.png"] = plots.png(plots.weights_over_time(result.weights_over_time, result.banks))
         figures["final_weights.png"] = plots.png(plots.final_weights(last, result.banks))
     if result.genotype is not None:
-        figures["learned_shapes.png"] = _shapes(result.genotype.to_dict(), own)
+        figures["learned_shapes.png"] = _shapes(result.genotype.to_dict(), original_functions)
     return figures
 
 
-def comparison_figures(comparison: Comparison, own: Mapping[str, str]) -> dict[str, bytes]:
+def comparison_figures(comparison: Comparison, original_functions: Mapping[str, str]) -> dict[str, bytes]:
     """Test accuracies of every variant, and the shapes of the derived network before the model's own."""
     from nasact.report import plots
 
@@ -32,14 +35,14 @@ def comparison_figures(comparison: Comparison, own: Mapping[str, str]) -> dict[s
     derived = comparison.variants["derived"].genotype.to_dict()
     return {
         "accuracies.png": plots.png(plots.accuracies(document)),
-        "learned_shapes.png": _shapes(derived, own),
+        "learned_shapes.png": _shapes(derived, original_functions),
     }
 
 
-def _shapes(genotype: Mapping[str, Any], own: Mapping[str, str]) -> bytes:
+def _shapes(genotype: Mapping[str, Any], original_functions: Mapping[str, str]) -> bytes:
     from nasact.report import plots
-    from nasact.report.shapes import evaluator, own_functions
+    from nasact.report.shapes import evaluator, original_shapes
 
-    known = set(genotype["sites"]) <= set(own)
-    reference = own_functions(own) if known else None
-    return plots.png(plots.learned_shapes(genotype, evaluator(genotype, own), reference=reference))
+    known = set(genotype["sites"]) <= set(original_functions)
+    reference = original_shapes(original_functions) if known else None
+    return plots.png(plots.learned_shapes(genotype, evaluator(genotype, original_functions), reference=reference))

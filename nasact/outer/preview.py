@@ -17,7 +17,7 @@ from nasact.compare import fresh_model
 from nasact.outer.data import load_study_data
 from nasact.study import Study, TrialSpec
 from nasact.supernet import Site, Supernet, find_sites, site_shapes
-from nasact.supernet_setup import bank_hygiene
+from nasact.supernet_setup import bank_redundancy
 from nasact.tasks import Data, Split
 from nasact.trial import begin_supernet
 
@@ -45,7 +45,7 @@ class Preview:
     trial_seconds: float
     study_seconds: float
     plan: str
-    hygiene: dict[str, Any]
+    redundancy: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,15 +89,15 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
         trial_seconds=trial,
         study_seconds=trials * trial + networks * retrain / (1 - spec.task.validation),
         plan=f"{trials} trial{'' if trials == 1 else 's'}, then {networks} networks for the comparison",
-        hygiene=bank_hygiene(spec, data),
+        redundancy=bank_redundancy(spec, data),
     )
 
 
 def require_monitors(spec: TrialSpec, supernet: Supernet, data: Data) -> None:
     """StudyError, with the reason, where a monitor cannot measure this supernet: asked before the first trial."""
     monitors.require_site(spec.outer.prune_by, (site.name for site in supernet.sites))
-    watch = monitors.Watch(monitors=monitors.build_monitors(spec.search.monitors), top_k=spec.derive.top_k)
-    watch.require(supernet, F.cross_entropy, data.val, spec.seed)
+    suite = monitors.MonitorSuite(monitors=monitors.build_monitors(spec.search.monitors), top_k=spec.derive.top_k)
+    suite.precheck(supernet, F.cross_entropy, data.val, spec.seed)
 
 
 def _site(supernet: Supernet, name: str, site: Site, shapes: dict[str, list[tuple[int, ...]]]) -> dict[str, Any]:
@@ -168,12 +168,12 @@ def _derive_seconds(spec: TrialSpec, supernet: Supernet, data: Data, batch: Batc
     Moves the supernet's weights: to be asked last.
     """
     sites = [(mixture.alpha[..., 0].numel(), mixture.alpha.shape[-1]) for mixture in supernet.mixtures().values()]
-    work = derivation.build(spec.derive.method.name, spec.derive.method.options).work(sites)
-    seconds = work.network_epochs * network_epoch
-    if work.supernet_epochs or work.mixture_epochs or work.validations:
+    cost = derivation.build(spec.derive.method.name, spec.derive.method.options).estimate_cost(sites)
+    seconds = cost.network_epochs * network_epoch
+    if cost.supernet_epochs or cost.mixture_epochs or cost.validations:
         step = _time_plain(spec, supernet, batch)
         train, val = (_steps(len(split), spec.search.batch_size) for split in (data.train, data.val))
-        seconds += step * (work.supernet_epochs * train + (work.mixture_epochs + work.validations / 3) * val)
+        seconds += step * (cost.supernet_epochs * train + (cost.mixture_epochs + cost.validations / 3) * val)
     return seconds
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from nasact.compare import Comparison, compare, fresh_model, site_options
 from nasact.errors import StoreError, StudyError
 from nasact.monitors import build_monitors, require_site
-from nasact.outer.callbacks import Callbacks, NullEvents
+from nasact.outer.callbacks import Callbacks, NullCallbacks
 from nasact.outer.data import load_study_data
 from nasact.outer.dispatcher import Listener
 from nasact.outer.files import finite, write_json
@@ -71,9 +71,9 @@ def run_study(
     continues.
     """
     started = time.perf_counter()
-    with StudyDirectory.opened_for(study, root, fresh=fresh) as store:
+    with StudyDirectory.open_for(study, root, fresh=fresh) as store:
         chosen = tracker or NullTracker()
-        listener = Listener(study, events or NullEvents(), chosen)
+        listener = Listener(study, events or NullCallbacks(), chosen)
         made = origin(study.spec.seed)
         data = load_study_data(study.spec, data_dir=data_dir, download=download)
         listener.tracking_started(
@@ -81,8 +81,8 @@ def run_study(
         )
         status = "failed"
         try:
-            listener.own = _own_functions(study.spec, data)
-            _require_monitors(study.spec, data, listener.own)
+            listener.original_functions = _original_functions(study.spec, data)
+            _require_monitors(study.spec, data, listener.original_functions)
             result = _Stages(study, store, data, listener, made, getattr(chosen, "uri", None), workers).run(started)
             status = "complete"
         except KeyboardInterrupt:
@@ -201,7 +201,7 @@ class _Stages:
         return None
 
 
-def _own_functions(spec: TrialSpec, data: Data) -> Mapping[str, str]:
+def _original_functions(spec: TrialSpec, data: Data) -> Mapping[str, str]:
     """The model's own function by site; also the moment at which a model without any site is refused."""
     return {site.name: site.function for site in find_sites(fresh_model(spec, data), **site_options(spec, data)).sites}
 
@@ -209,7 +209,7 @@ def _own_functions(spec: TrialSpec, data: Data) -> Mapping[str, str]:
 def _require_monitors(spec: TrialSpec, data: Data, sites: Iterable[str]) -> None:
     """StudyError where the monitors of the study cannot do what it asks of them: before its first trial."""
     require_site(spec.outer.prune_by, sites)
-    if any(monitor.asks for monitor in build_monitors(spec.search.monitors)):
+    if any(monitor.needs_precheck for monitor in build_monitors(spec.search.monitors)):
         require_monitors(spec, begin_supernet(spec, data), data)
 
 

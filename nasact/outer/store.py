@@ -3,7 +3,7 @@
     runs/<name>/study.yaml         the study as resolved, every default filled
                 study.db           the outer loop's SQLite file
                 trials/<spec key>/ one trial: checkpoint and result.json
-                compare/           networks of the comparison, remembered by what they are
+                compare/           networks of the comparison, one file each, named by a digest of what was trained
                 result.json, model.pt, lock; tracking/ is the tracker's
 
 Knows neither Optuna nor MLflow nor torch.
@@ -27,7 +27,7 @@ RUNS = "runs"
 
 
 class StudyDirectory:
-    """`runs/<name>` under a root. Reading needs nothing; writing goes through `opened_for`, which holds the lock."""
+    """`runs/<name>` under a root. Reading needs nothing; writing goes through `open_for`, which holds the lock."""
 
     def __init__(self, root: Path, name: str) -> None:
         self.root = Path(root)
@@ -54,7 +54,7 @@ class StudyDirectory:
         return store
 
     @classmethod
-    def opened_for(cls, study: Study, root: Path, *, fresh: bool = False) -> StudyDirectory:
+    def open_for(cls, study: Study, root: Path, *, fresh: bool = False) -> StudyDirectory:
         """The locked directory of `study`: made, or continued if the study in it is the same.
 
         With `fresh` an earlier directory is set aside under another name. Nothing is ever deleted.

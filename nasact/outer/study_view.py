@@ -17,7 +17,7 @@ from nasact.report.tables import collapse_text
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyState:
+class StudyView:
     """Plain forms only, as `report` takes them; what is not there yet is None."""
 
     name: str
@@ -45,14 +45,14 @@ class StudyState:
         )
 
 
-def load_state(root: Path, name: str) -> StudyState:
+def load_study_view(root: Path, name: str) -> StudyView:
     """The state of the study called `name` under `root`; StoreError with near names where it was never run."""
     from nasact.outer.optuna import read_trials
 
     store = StudyDirectory.existing(root, name)
     records = read_trials(store)
     best = best_so_far(records)
-    return StudyState(
+    return StudyView(
         name=name,
         directory=store.path,
         tree=store.read_study_tree(),

@@ -1,30 +1,30 @@
-"""Bank hygiene before a search: what sites see, how well conditioned their banks are, who is there twice.
+"""Bank redundancy before a search: what sites see, how well conditioned their banks are, who is there twice.
 
 Knows supernets and the catalogue's records; nothing of studies, tasks or how a search is run.
 """
 
 from nasact.redundancy.inputs import SiteInputs, outputs, site_inputs
 from nasact.redundancy.inspection import (
+    INPUT_SCALE,
     TOLERANCE,
-    WIDEN,
     SiteBank,
     inspect_banks,
     inspect_site,
-    keeping_order,
+    retention_order,
     spread_examples,
 )
 from nasact.redundancy.linear_dependence import EXACT, Columns, Redundant, condition, condition_centred, rank
 from nasact.redundancy.principles import Principle, principles
-from nasact.redundancy.reduction import DROPS, EXAMPLES, LEAST, Reduction, reduced, tidied
-from nasact.redundancy.report import hygiene_report
+from nasact.redundancy.reduction import DROPS, EXAMPLES, LEAST, Reduction, prune_redundant, reduced
+from nasact.redundancy.report import redundancy_report
 
 __all__ = [
     "DROPS",
     "EXACT",
     "EXAMPLES",
+    "INPUT_SCALE",
     "LEAST",
     "TOLERANCE",
-    "WIDEN",
     "Columns",
     "Principle",
     "Reduction",
@@ -33,15 +33,15 @@ __all__ = [
     "SiteInputs",
     "condition",
     "condition_centred",
-    "hygiene_report",
     "inspect_banks",
     "inspect_site",
-    "keeping_order",
     "outputs",
     "principles",
+    "prune_redundant",
     "rank",
     "reduced",
+    "redundancy_report",
+    "retention_order",
     "site_inputs",
     "spread_examples",
-    "tidied",
 ]

@@ -38,7 +38,7 @@ class SiteInputs:
     def reached(self) -> bool:
         return self.seen > 0
 
-    def widened(self, factor: float) -> SiteInputs:
+    def scaled(self, factor: float) -> SiteInputs:
         """The same inputs, `factor` times as large."""
         kept = tuple(factor * x for x in self.kept)
         return replace(self, low=factor * self.low, high=factor * self.high, kept=kept)

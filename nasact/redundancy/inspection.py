@@ -18,7 +18,7 @@ from nasact.supernet import Supernet
 
 TOLERANCE = 0.01
 """Residual, relative to a function's own variation, up to which others make it up."""
-WIDEN = 8.0
+INPUT_SCALE = 8.0
 """How many times wider the inputs of a site are taken to become in training."""
 ENOUGH = 4
 """Values a candidate that a site must see before anything is said of its bank."""
@@ -29,13 +29,13 @@ class SiteBank:
     """The bank of one site. `columns` is None, and `silent` says why, where the inputs tell nothing.
 
     `condition` is that of the candidates as they are, `condition_centred` without their means; `rank` of the centred
-    ones; inf where some are exactly dependent. `redundant`: those that others before them in `keeping_order` make up.
+    ones; inf where some are exactly dependent. `redundant`: those that others before them in `retention_order` make up.
     `wider`: the candidates at inputs some times as wide, as training makes them. `ranges`: smallest and largest value
     by candidate; `overflows`: candidates that are not finite at some finite input.
     """
 
     site: str
-    own: str
+    original_function: str
     names: tuple[str, ...]
     inputs: SiteInputs
     columns: Columns | None = None
@@ -72,7 +72,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def keeping_order(names: Sequence[str], protected: Iterable[str] = ()) -> tuple[str, ...]:
+def retention_order(names: Sequence[str], protected: Iterable[str] = ()) -> tuple[str, ...]:
     """Who stays when one of several is enough, first of all: the protected ones (the model's own function), then those
     without learnable parameters, then those that are scalar functions, then as the bank has them."""
     kept = {*protected, ORIGINAL}
@@ -87,20 +87,20 @@ def keeping_order(names: Sequence[str], protected: Iterable[str] = ()) -> tuple[
 
 
 def inspect_banks(
-    supernet: Supernet, x: Tensor | tuple[Any, ...], *, tolerance: float = TOLERANCE, widen: float = WIDEN
+    supernet: Supernet, x: Tensor | tuple[Any, ...], *, tolerance: float = TOLERANCE, input_scale: float = INPUT_SCALE
 ) -> dict[str, SiteBank]:
     """Each site's bank under what the site sees when `supernet` runs on `x`; leaves no trace (`site_inputs`).
 
-    With `widen` above 1 also at inputs that are so many times as large (`SiteBank.wider`).
+    With `input_scale` above 1 also at inputs that are so many times as large (`SiteBank.wider`).
     """
-    own = {site.name: site.function for site in supernet.sites}
+    originals = {site.name: site.function for site in supernet.sites}
     mixtures, seen = supernet.mixtures(), site_inputs(supernet, x)
     banks = {}
     for name, mixture in mixtures.items():
         values, F = outputs(mixture.bank, seen[name])
-        bank = inspect_site(name, own[name], mixture.names, seen[name], values, F, tolerance)
-        if widen > 1 and bank.columns is not None:
-            _, F = outputs(mixture.bank, seen[name].widened(widen))
+        bank = inspect_site(name, originals[name], mixture.names, seen[name], values, F, tolerance)
+        if input_scale > 1 and bank.columns is not None:
+            _, F = outputs(mixture.bank, seen[name].scaled(input_scale))
             F = F[F.float().isfinite().all(1)]
             bank = replace(bank, wider=Columns(mixture.names, F) if len(F) >= ENOUGH * len(mixture.names) else None)
         banks[name] = bank
@@ -108,20 +108,20 @@ def inspect_banks(
 
 
 def inspect_site(
-    site: str, own: str, names: Sequence[str], inputs: SiteInputs, x: Tensor, F: Tensor, tolerance: float
+    site: str, original_function: str, names: Sequence[str], inputs: SiteInputs, x: Tensor, F: Tensor, tolerance: float
 ) -> SiteBank:
     """One site from its inputs x (n,) and its candidates on them, F (n, K)."""
     names = tuple(names)
     fine = F.float().isfinite()  # what overflows float32 overflows in the search
     F, usable = F[fine.all(1)], x.isfinite()
     overflows = tuple(name for name, ok in zip(names, fine[usable].all(0).tolist(), strict=True) if not ok)
-    bank = SiteBank(site=site, own=own, names=names, inputs=inputs, overflows=overflows)
+    bank = SiteBank(site=site, original_function=original_function, names=names, inputs=inputs, overflows=overflows)
     if not inputs.reached:
         return replace(bank, silent="the data never reaches it")
     if len(F) < ENOUGH * len(names):
         return replace(bank, silent=f"too few values to tell: {len(F)} for {len(names)} candidates")
     columns = Columns(names, F)
-    order = keeping_order(names, [own])
+    order = retention_order(names, [original_function])
     ends = zip(names, F.amin(0).tolist(), F.amax(0).tolist(), strict=True)
     return replace(
         bank,

@@ -46,8 +46,8 @@ def _domain(banks: Mapping[str, SiteBank]) -> Principle:
 
 def _range(banks: Mapping[str, SiteBank]) -> Principle:
     found, same = [], True
-    for own in dict.fromkeys(bank.own for bank in banks.values()):
-        group = [bank for bank in banks.values() if bank.own == own]
+    for own in dict.fromkeys(bank.original_function for bank in banks.values()):
+        group = [bank for bank in banks.values() if bank.original_function == own]
         base = _range_of(own, group)
         if base is None:
             return Principle(name="same range", holds=None, found="the data tells nothing of the model's own function")

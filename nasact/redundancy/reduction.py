@@ -10,12 +10,12 @@ from torch import Tensor
 
 from nasact.errors import MixtureError, did_you_mean
 from nasact.redundancy.inspection import (
+    INPUT_SCALE,
     TOLERANCE,
-    WIDEN,
     SiteBank,
     inspect_banks,
-    keeping_order,
     passes,
+    retention_order,
     spread_examples,
 )
 from nasact.redundancy.linear_dependence import Redundant
@@ -73,17 +73,17 @@ def reduced(
 
     By "aliases" a candidate goes where it is constant or one other scaled and shifted, which need not be the same other
     at each site; by "dependent" also where it is a combination of several. Candidates are gone through in
-    `keeping_order`, each against those before it that are left; first for what is exact, then for what is near
+    `retention_order`, each against those before it that are left; first for what is exact, then for what is near
     (`passes`). The functions that the model itself has, and `protected`, stay. No fewer than max(`least`, 2) stay:
     those that are first in order are then put back, and `refused` says so.
     """
     if drop not in DROPS:
         raise MixtureError(f"unknown drop {drop!r}: expected one of {', '.join(DROPS)}.{did_you_mean(drop, DROPS)}")
     telling = {site: bank for site, bank in banks.items() if bank.columns is not None}
-    stay = {*protected, *(bank.own for bank in banks.values())}
+    stay = {*protected, *(bank.original_function for bank in banks.values())}
     if drop == "none" or not telling:
         return Reduction(kept=tuple(space))
-    order = keeping_order(space, stay)
+    order = retention_order(space, stay)
     dropped: dict[str, dict[str, Redundant]] = {}
     for limit, combine in passes(tolerance, combine=drop == "dependent"):
         kept: list[str] = []
@@ -120,14 +120,14 @@ def _everywhere(
     return found
 
 
-def tidied(
+def prune_redundant(
     relax: Callable[[Sequence[str]], Supernet],
     space: Sequence[str],
     x: Tensor,
     *,
     drop: str,
     tolerance: float = TOLERANCE,
-    widen: float = WIDEN,
+    input_scale: float = INPUT_SCALE,
     least: int = LEAST,
     protected: Iterable[str] = (),
     tell: Callable[[str], None] | None = None,
@@ -139,8 +139,8 @@ def tidied(
     supernet = relax(space)
     if drop == "none":
         return supernet
-    banks = inspect_banks(supernet, spread_examples(x, EXAMPLES), tolerance=tolerance, widen=widen)
+    banks = inspect_banks(supernet, spread_examples(x, EXAMPLES), tolerance=tolerance, input_scale=input_scale)
     left = reduced(space, banks, drop=drop, tolerance=tolerance, least=least, protected=protected)
     if tell is not None and str(left):
-        tell(f"hygiene: {left}")
+        tell(f"redundancy: {left}")
     return relax(left.kept) if left.dropped else supernet

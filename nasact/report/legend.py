@@ -20,6 +20,6 @@ _SHORT = (
 )
 
 
-def how_to_read(*, short: bool = False) -> str:
+def comparison_legend(*, short: bool = False) -> str:
     """Explains the comparison table: one statement a line, or one sentence or two to print below the table."""
     return _SHORT if short else "\n".join(_LINES)

@@ -1,4 +1,4 @@
-"""The hygiene of a study's candidate set as a table and a few lines, from the plain document that `check` has."""
+"""The redundancy of a study's candidate set as a table and a few lines, from the plain document that `check` has."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from nasact.report.table import Column, Table
 _MOST_TERMS = 2  # of a combination that is spelt out in a cell; --json has all, with their coefficients
 
 
-def hygiene_table(seen: Mapping[str, Any]) -> Table:
+def redundancy_table(seen: Mapping[str, Any]) -> Table:
     """A row a site: what it sees, how well its bank is conditioned, who is redundant there."""
     percent = f"{100 * seen['tolerance']:g} %"
     return Table(
-        title=f"Bank hygiene: the candidates at what each site sees of {seen['examples']} examples",
+        title=f"Bank redundancy: the candidates at what each site sees of {seen['examples']} examples",
         columns=(
             Column(header="site"),
             Column(header="inputs"),
@@ -49,7 +49,7 @@ def _short(redundant: Mapping[str, Any]) -> str:
     return f"{redundant['name']} {sign} {' + '.join(names)}"
 
 
-def hygiene_facts(seen: Mapping[str, Any]) -> dict[str, str]:
+def redundancy_facts(seen: Mapping[str, Any]) -> dict[str, str]:
     """The three principles, and what to do."""
     words = {True: "yes", False: "no", None: "not known"}
     facts = {each["name"]: f"{words[each['holds']]}: {each['found']}" for each in seen["principles"]}

@@ -21,15 +21,19 @@ MOST_ROWS = 64
 Evaluate = Callable[[str, "NDArray[np.float64]"], "NDArray[np.float64]"]
 
 
-def evaluator(genotype: Mapping[str, Any], own: Mapping[str, str] | None = None) -> Evaluate:
-    """`(site, x (n,)) -> (n,)`, or (channels, n), for a genotype in its plain form; `own` names the model's functions.
+def evaluator(genotype: Mapping[str, Any], original_functions: Mapping[str, str] | None = None) -> Evaluate:
+    """`(site, x (n,)) -> (n,)`, or (channels, n), for a genotype in its plain form.
+
+    `original_functions`: site name -> the model's own function there.
 
     NaN where there is no scalar function to draw: a coupled one (softmax), or a model's own outside the catalogue.
     """
 
     def evaluate(site: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
         gene = genotype["sites"][site]
-        functions = [(own or {}).get(site, name) if name == "original" else name for name in gene["functions"]]
+        functions = [
+            (original_functions or {}).get(site, name) if name == "original" else name for name in gene["functions"]
+        ]
         rows = weight_rows(gene["weights"])
         chosen = range(0, len(rows), math.ceil(len(rows) / MOST_ROWS))
         weights = torch.tensor([rows[i] for i in chosen], dtype=torch.float64)
@@ -44,7 +48,7 @@ def evaluator(genotype: Mapping[str, Any], own: Mapping[str, str] | None = None)
     return evaluate
 
 
-def own_functions(functions: Mapping[str, str]) -> Evaluate:
+def original_shapes(functions: Mapping[str, str]) -> Evaluate:
     """The same for a model's own functions, `{site: name}`: the reference behind the learned shapes."""
     sites = {site: {"functions": [name], "weights": [1.0]} for site, name in functions.items()}
     return evaluator({"sites": sites})

@@ -21,7 +21,7 @@ class Column:
     hidden_below: int = 0
     """Left out in terminals narrower than this: what it says is also told elsewhere."""
     styles: Mapping[str, str] = field(default_factory=dict)
-    """Cell text to rich style."""
+    """SeedRun text to rich style."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from nasact.report.legend import how_to_read
-from nasact.report.redundancy import hygiene_facts, hygiene_table
+from nasact.report.legend import comparison_legend
+from nasact.report.redundancy import redundancy_facts, redundancy_table
 from nasact.report.table import Column, Table
 from nasact.report.tables import comparison_table, duration, genotype_table, trials_table
 
@@ -35,7 +35,7 @@ def print_result(document: Mapping[str, Any], console: Console | None = None) ->
     if document["variants"]:
         console.print()
         console.print(comparison_table(document))
-        console.print(Text(how_to_read(short=True), style="dim"))
+        console.print(Text(comparison_legend(short=True), style="dim"))
     seconds = document["provenance"].get("seconds")
     if seconds:
         console.print(Text(f"{duration(seconds)} in all", style="dim"))
@@ -81,8 +81,8 @@ def print_preview(seen: Mapping[str, Any], command: str, console: Console | None
     )
     console.print(sites)
     console.print()
-    console.print(hygiene_table(seen["hygiene"]))
-    for name, fact in hygiene_facts(seen["hygiene"]).items():
+    console.print(redundancy_table(seen["redundancy"]))
+    for name, fact in redundancy_facts(seen["redundancy"]).items():
         _print_fact(console, name, fact)
     console.print()
     console.print(Text("One batch, and what follows from it", style="bold"))

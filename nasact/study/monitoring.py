@@ -26,8 +26,8 @@ def refused(spec: TrialSpec) -> Refused | None:
 
 def _never_measured(spec: TrialSpec, built: tuple[Monitor, ...]) -> Refused | None:
     for index, monitor in enumerate(built):
-        if monitor.first() > spec.search.epochs:
-            first, epochs = monitor.first(), spec.search.epochs
+        if monitor.first_epoch() > spec.search.epochs:
+            first, epochs = monitor.first_epoch(), spec.search.epochs
             message = f"must not be larger than search.epochs, but got (every={first}, epochs={epochs})"
             return ("search", "monitors", index, "every"), message
     return None
@@ -38,7 +38,9 @@ def _never_told(spec: TrialSpec, built: tuple[Monitor, ...]) -> Refused | None:
     search = spec.search
     if search.on_collapse == "report":
         return None
-    earliest = {monitor.name: epoch for monitor in built if (epoch := monitor.earliest(search.warmup)) is not None}
+    earliest = {
+        monitor.name: epoch for monitor in built if (epoch := monitor.earliest_collapse(search.warmup)) is not None
+    }
     if any(epoch <= search.epochs for epoch in earliest.values()):
         return None
     told = "; ".join(f"{name!r} tells one at epoch {epoch} at the earliest" for name, epoch in earliest.items())

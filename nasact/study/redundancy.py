@@ -1,4 +1,4 @@
-"""The node `hygiene` of a study: what a candidate set is rid of before its search. Knows names, no banks."""
+"""The node `redundancy` of a study: what a candidate set is rid of before its search. Knows names, no banks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def _drop(name: str) -> str:
     return name
 
 
-class Hygiene(Node):
+class Redundancy(Node):
     """What is left out of the candidate set because every site has it twice, judged on one batch before the search."""
 
     drop: Annotated[str, AfterValidator(_drop)] = "none"
     """none; aliases: what one other candidate replaces; dependent: also what several others make up together."""
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Relative to a function's own variation: how much of it the others may miss."""
-    widen: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 8.0
+    input_scale: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 8.0
     """Training widens what sites see: nothing goes that is not redundant at inputs so many times as large too."""

@@ -32,7 +32,7 @@ from nasact.study.components import (
     Strategy,
     at,
 )
-from nasact.study.redundancy import Hygiene
+from nasact.study.redundancy import Redundancy
 
 NOT_OF_A_TRIAL = ("name", "outer", "compare")
 
@@ -128,7 +128,7 @@ class Temperature(Node):
     start: Positive = 1.0
     end: Positive | None = None
     schedule: Annotated[str, AfterValidator(name_validators.schedule)] = "constant"
-    slows_alpha: bool = True
+    scale_alpha_lr: bool = True
     """Whether alpha's learning rate falls with the temperature, so that alpha / T keeps its pace."""
 
     @model_validator(mode="before")
@@ -275,7 +275,7 @@ class TrialSpec(Node):
     task: Task
     search_space: Functions
     sites: Sites = Field(default_factory=Sites)
-    hygiene: Hygiene = Field(default_factory=Hygiene)
+    redundancy: Redundancy = Field(default_factory=Redundancy)
     search: Search = Field(default_factory=Search)
     derive: Derive = Field(default_factory=Derive)
     retrain: Retrain = Field(default_factory=Retrain)

@@ -7,6 +7,7 @@ into the TrialSpec of one trial. Knows no sampler, no training, no tracking.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -18,13 +19,16 @@ from nasact.errors import StudyError, did_you_mean
 from nasact.resources import shipped, shipped_names
 from nasact.study.domains import Choice, Domain, Parameter, Scalar, Subset, is_domain, put
 from nasact.study.problems import Problem, shown, study_error
+from nasact.study.renamed_keys import rename_old_keys
 from nasact.study.resolve import resolve, validated
 from nasact.study.shorthand import Path as TreePath
 from nasact.study.source import Source, dotted, read_file, read_text, write_text
 from nasact.study.spec import TrialSpec, canonical_json
 
-# what may change when a study is continued under its name: trials already run keep their meaning
-MAY_CHANGE: tuple[TreePath, ...] = (("outer", "trials"), ("compare", "seeds"), ("compare", "baselines"))
+logger = logging.getLogger(__name__)
+
+# Keys whose values may change when a study is continued under its name: trials that were run keep their meaning.
+MUTABLE_KEYS: tuple[TreePath, ...] = (("outer", "trials"), ("compare", "seeds"), ("compare", "baselines"))
 
 FLAG = Choice((True, False))
 
@@ -72,7 +76,13 @@ class Study:
 
     @classmethod
     def from_tree(cls, tree: Mapping[str, Any], source: Source | None = None) -> Study:
-        """A study from a tree of plain values, or a StudyError with a line for each mistake."""
+        """A study from a tree of plain values, or a StudyError with a line for each mistake.
+
+        An old name of a key is accepted and logged as a warning of one line (`renamed_keys`).
+        """
+        tree, source, messages = rename_old_keys(tree, source)
+        for message in messages:
+            logger.warning(message)
         resolved = resolve(tree, source)
         parameters = dict(item for path, domain in resolved.domains for item in _parameters(path, domain).items())
         return cls(resolved.spec, parameters, resolved.tree, resolved.domains, source)
@@ -111,11 +121,12 @@ class Study:
         return spec
 
     def fingerprint(self) -> str:
-        """Equal for studies whose trials can stand in one table; see MAY_CHANGE."""
+        """Equal for studies whose trials can stand in one table; see MUTABLE_KEYS."""
         return hashlib.sha256(canonical_json(_lasting(self.tree)).encode()).hexdigest()
 
     def differences(self, other_tree: Mapping[str, Any]) -> list[str]:
         """What changed from another (older) study's tree to this one: `search.epochs: 20 -> 30`, a line each."""
+        other_tree, _, _ = rename_old_keys(other_tree)
         old, new = dict(_leaves(_lasting(other_tree))), dict(_leaves(_lasting(self.tree)))
         paths = dict.fromkeys((*old, *new))
         return [
@@ -144,7 +155,7 @@ def _flag(path: TreePath, item: Scalar) -> str:
 def _lasting(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree without what may change between two runs of one study."""
     return {
-        section: {key: value for key, value in held.items() if (section, key) not in MAY_CHANGE}
+        section: {key: value for key, value in held.items() if (section, key) not in MUTABLE_KEYS}
         if isinstance(held, dict)
         else held
         for section, held in tree.items()

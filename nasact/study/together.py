@@ -14,12 +14,12 @@ Refused = tuple[tuple[str | int, ...], str]
 def refused_normaliser(search: Search) -> Refused | None:
     """A normaliser that the strategy cannot serve."""
     from nasact.bilevel import STRATEGIES
-    from nasact.bilevel.strategies.state import cannot_serve
+    from nasact.bilevel.strategies.state import unsupported_normaliser
 
     strategy = STRATEGIES.get(search.strategy.name)
     if not strategy.normalisers or search.normaliser in strategy.normalisers:
         return None
-    return ("normaliser",), cannot_serve(search.strategy.name, strategy, search.normaliser)
+    return ("normaliser",), unsupported_normaliser(search.strategy.name, strategy, search.normaliser)
 
 
 def refused_length(search: Search) -> Refused | None:
@@ -51,7 +51,7 @@ def refused_top_k(spec: TrialSpec) -> Refused | None:
 
     top_k, size, path = spec.derive.top_k, len(spec.search_space), ("derive", "top_k")
     name = spec.search.strategy.name
-    left = bilevel.candidates_left(bilevel.build(name, spec.search.strategy.options), size)
+    left = bilevel.candidates_left_at_end(bilevel.build(name, spec.search.strategy.options), size)
     if isinstance(top_k, int) and top_k > size:
         return path, f"must not be larger than the candidate set, but got (top_k={top_k}, candidates={size})"
     if isinstance(top_k, int) and top_k > left:

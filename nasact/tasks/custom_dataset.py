@@ -25,7 +25,7 @@ from nasact.training.seeds import RandomStream
 EXPECTED = "a nasact.tasks.Data, (train, test) or (train, val, test) of (x, y) pairs or torch Datasets"
 
 
-def own_data(path: str, options: Mapping[str, Any], *, seed: int, data_dir: Path | None) -> Source:
+def load_custom_dataset(path: str, options: Mapping[str, Any], *, seed: int, data_dir: Path | None) -> Source:
     """Call the user's function, inside random numbers of its own, and read what it returns."""
     place = f"dataset {path!r}"
     function = resolve(path, place=place, error=DataError)

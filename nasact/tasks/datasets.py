@@ -14,7 +14,7 @@ from typing import Any
 from nasact.errors import DataError, UnknownName
 from nasact.registry import Registry
 from nasact.tasks import bundled, image_folder, vision
-from nasact.tasks.custom_dataset import own_data
+from nasact.tasks.custom_dataset import load_custom_dataset
 from nasact.tasks.import_path import is_import_path
 from nasact.tasks.options import check_options, defaults, parameters
 from nasact.tasks.raw_dataset import Source
@@ -116,7 +116,7 @@ def load_data(
 def _load(name: str, options: Mapping[str, Any], *, seed: int, data_dir: Path | None, download: bool) -> Source:
     data_dir = None if data_dir is None else Path(data_dir)
     if is_import_path(name):
-        return own_data(name, options, seed=seed, data_dir=data_dir)
+        return load_custom_dataset(name, options, seed=seed, data_dir=data_dir)
     if name not in DATASETS and "." in name:
         raise UnknownName(f"{DATASETS.unknown(name)}; your own function is written 'package.module:function'")
     record = DATASETS.get(name)

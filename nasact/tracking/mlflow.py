@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from nasact.errors import StoreError
 from nasact.tracking import events
 from nasact.tracking.database import Address, check_revision, locked, parse_address, revision
-from nasact.tracking.outbox import DurableTracker, one_line
+from nasact.tracking.outbox import OutboxTracker, one_line
 from nasact.tracking.runs import StudyRuns
 from nasact.tracking.sanitise import clean_model_name
 from nasact.tracking.tracker import RunIds, StudyInfo
@@ -273,7 +273,7 @@ def save_model(module: nn.Module, example: Tensor, folder: Path) -> None:
     )
 
 
-class MLflowTracker(DurableTracker):
+class MLflowTracker(OutboxTracker):
     """A study's tracker in an MLflow store. StoreError here, before anything is computed, or never."""
 
     def __init__(

@@ -89,7 +89,7 @@ def one_line(error: BaseException) -> str:
     return cut(f"{type(error).__name__}: {text}", 200)
 
 
-class DurableTracker:
+class OutboxTracker:
     """A `Tracker` over a `Backend`; its files are in `directory`/tracking."""
 
     def __init__(

@@ -113,7 +113,7 @@ class SearchRun:
     In the first `warmup` epochs alpha rests and the temperature stays at its start: networks learn what is linear
     first, and an alpha that moves at once takes that for a reason to choose identity.
 
-    With `slows_alpha` the learning rate of alpha falls as the temperature does, where weights are a function of
+    With `scale_alpha_lr` the learning rate of alpha falls as the temperature does, where weights are a function of
     alpha / T: else the steps of that grow as T falls, up to twentyfold from 1 to 0.05, Adam's being of one size
     whatever the gradient, and in the end the noise of single batches decides.
     """
@@ -125,7 +125,7 @@ class SearchRun:
     seed: int
     schedule: Schedule = field(default_factory=Constant)
     warmup: int = 0
-    slows_alpha: bool = True
+    scale_alpha_lr: bool = True
     epoch: int = 0
     weights_over_time: WeightsOverTime = field(default_factory=dict)
 
@@ -152,7 +152,7 @@ def begin_search(
     seed: int,
     schedule: Schedule | None = None,
     warmup: int = 0,
-    slows_alpha: bool = True,
+    scale_alpha_lr: bool = True,
     loss: Loss = cross_entropy,
     regularisers: Sequence[Regulariser] = (),
 ) -> SearchRun:
@@ -167,7 +167,7 @@ def begin_search(
         seed=seed,
         schedule=schedule or Constant(),
         warmup=warmup,
-        slows_alpha=slows_alpha,
+        scale_alpha_lr=scale_alpha_lr,
     )
     regularise(strategy, run.state, regularisers)
     with run.stream:
@@ -196,7 +196,7 @@ def search(run: SearchRun, train: Labelled, val: Labelled, *, epochs: int, batch
         temperature = run.schedule.temperature(max(0, run.epoch - run.warmup), epochs - run.warmup)
         with run.stream:
             run.supernet.set_temperature(temperature)
-            run.state.pace = _pace(run, temperature, epochs)
+            run.state.alpha_lr_scale = alpha_lr_scale_at(run, temperature, epochs)
             train_loss = _search_epoch(run, train, val, epochs, batch_size)
             run.epoch += 1
             place = _place("search", run.epoch, "validation loss")
@@ -214,10 +214,10 @@ def search(run: SearchRun, train: Labelled, val: Labelled, *, epochs: int, batch
         yield Epoch(epoch=run.epoch, metrics=metrics)
 
 
-def _pace(run: SearchRun, temperature: float, epochs: int) -> float:
+def alpha_lr_scale_at(run: SearchRun, temperature: float, epochs: int) -> float:
     """The part of its learning rate with which alpha / T moves as in the first epoch."""
     of_logits = all(mixture.normaliser.of_logits for mixture in run.supernet.mixtures().values())
-    if not run.slows_alpha or not of_logits:
+    if not run.scale_alpha_lr or not of_logits:
         return 1.0
     return temperature / run.schedule.temperature(0, epochs - run.warmup)
 

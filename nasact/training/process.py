@@ -13,7 +13,7 @@ _KEPT = 1 << 30
 _LARGEST = 1 << 25
 
 
-def settle(threads: int) -> None:
+def configure_process(threads: int) -> None:
     """Compute in `threads` threads, and keep freed memory for the next step. For processes that are nasact's alone."""
     torch.set_num_threads(threads)
     keep_freed_memory()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from nasact.bilevel import Regulariser, Strategy, registered_name
-from nasact.bilevel.phases import needs, parts_of, require_parts
+from nasact.bilevel.phases import needs, phases_of, require_phases
 from nasact.errors import StudyError
 from nasact.training.batches import batch_sizes
 from nasact.training.schedule import Schedule, least_epochs
@@ -31,10 +31,10 @@ def require_long_enough(
         (f"strategy {registered_name(strategy)!r}", strategy),
         *((f"regulariser {r.name!r}", r) for r in regularisers),
     ]
-    if any(parts_of(each) for _, each in named):
+    if any(phases_of(each) for _, each in named):
         moments = progress_of_steps(examples, batch_size, epochs - warmup)
         for name, each in named:
-            require_parts(each, f"search: {name}", moments, epochs, warmup)
+            require_phases(each, f"search: {name}", moments, epochs, warmup)
 
 
 def unreached(schedule: Schedule, epochs: int, warmup: int) -> str:

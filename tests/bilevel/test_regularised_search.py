@@ -13,8 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasact.bilevel import DARTS, HYPERGRADIENTS, STRATEGIES, SearchState, Strategy, SupernetProblem, build, inner_step
-from nasact.bilevel.regularisers import L2, SDARTS, BetaDecay, Entropy, LayerMean, Regulariser, Seen, Setting, Spectral
-from nasact.bilevel.regularisers.penalised_loss import look
+from nasact.bilevel.regularisers import (
+    L2,
+    SDARTS,
+    BetaDecay,
+    Entropy,
+    LayerMean,
+    Regulariser,
+    RegulariserContext,
+    Setting,
+    Spectral,
+)
+from nasact.bilevel.regularisers.penalised_loss import regulariser_context
 from nasact.bilevel.snapshot import same_bits
 from nasact.bilevel.strategies import perturbed_step, regularise
 from nasact.bilevel.strategies.alternating import weight_step
@@ -42,7 +52,7 @@ class Coupled:
     def refusal(self, setting: Setting) -> str | None:
         return None
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, seen: RegulariserContext) -> Tensor:
         heavy = torch.stack([kernel.pow(4).sum() for kernel in seen.kernels.values()]).sum()
         return heavy * torch.stack([p[..., 1].square().sum() for p in seen.p.values()]).sum()
 
@@ -82,7 +92,9 @@ def total(problem: SupernetProblem, on: str, w, alpha) -> Tensor:
     )
     loss = plain.train_loss(w, alpha) if on == "training" else plain.val_loss(w, alpha)
     parameters = (*problem.supernet.weight_parameters(), *problem.supernet.arch_parameters())
-    seen = look(problem.supernet, dict(zip(map(id, parameters), (*w, *alpha), strict=True)), problem.progress)
+    seen = regulariser_context(
+        problem.supernet, dict(zip(map(id, parameters), (*w, *alpha), strict=True)), problem.progress
+    )
     return loss + sum(each(seen) for each in problem.regularisers if each.on == on)
 
 
@@ -147,7 +159,7 @@ def test_every_strategy_sees_penalties_on_weights_and_on_alpha(name: str) -> Non
     states = [start(strategy, regularisers, **options) for regularisers in ((), given)]
     for state in states:
         torch.manual_seed(0)
-        for progress in (0.1, 0.3, 0.5, 0.7, 0.9):  # some have parts in which only w, or only alpha, moves
+        for progress in (0.1, 0.3, 0.5, 0.7, 0.9):  # some have phases in which only w, or only alpha, moves
             state.progress = progress
             strategy.step(state, *batches(torch.float64))
     plain, regularised = (numbers(state.supernet) for state in states)
@@ -192,7 +204,7 @@ def test_penalty_that_is_no_number_ends_the_search_before_anything_moves() -> No
     class Broken(Coupled):
         name = "broken"
 
-        def __call__(self, seen: Seen) -> Tensor:
+        def __call__(self, seen: RegulariserContext) -> Tensor:
             return super().__call__(seen) * (math.nan if seen.progress > 0 else 1)
 
     state = start(DARTS(), (Broken(),))
@@ -210,7 +222,7 @@ def test_kernels_are_the_weights_of_convolutions_and_dense_layers_once_with_out_
     )  # fmt: skip
     model[4].weight = tied.weight
     model[10].requires_grad_(False)
-    seen = look(relax(model, ("relu",)), {}, 0.0)
+    seen = regulariser_context(relax(model, ("relu",)), {}, 0.0)
     assert {name: tuple(kernel.shape) for name, kernel in seen.kernels.items()} == {
         "model.2.weight": (6, 6),
         "model.7.weight": (3, 2, 2),
@@ -309,7 +321,7 @@ def test_dropped_candidates_stay_at_zero_in_a_perturbed_step_and_unseen_by_penal
         for mixture in state.supernet.mixtures().values():
             assert bool((mixture.weights()[..., 3] == 0).all())
             assert bool((mixture.weights()[..., :3] > 0).any())
-    seen = look(state.supernet, {}, 0.0)
+    seen = regulariser_context(state.supernet, {}, 0.0)
     assert set(seen.functions.values()) == {("relu", "tanh", "silu")}
     assert [part.shape[-1] for part in (*seen.p.values(), *seen.alphas.values())] == [3] * 4
     DARTS().step(state, *batches(torch.float64))

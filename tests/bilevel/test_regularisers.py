@@ -17,7 +17,7 @@ from nasact.bilevel.regularisers import (
     BetaDecay,
     Entropy,
     LayerMean,
-    Seen,
+    RegulariserContext,
     Setting,
     Spectral,
     build,
@@ -37,9 +37,9 @@ def simplex(*shape: int, seed: int = 0) -> Tensor:
     return torch.softmax(drawn(*shape, seed=seed), -1)
 
 
-def everything(progress: float = 0.9) -> Seen:
+def everything(progress: float = 0.9) -> RegulariserContext:
     alphas = {"one": drawn(4), "two": drawn(3, 4, seed=1)}
-    return Seen(
+    return RegulariserContext(
         kernels={"conv": drawn(5, 2, 3, 3), "dense": drawn(4, 6)},
         alphas=alphas,
         p={site: torch.softmax(alpha, -1) for site, alpha in alphas.items()},
@@ -76,14 +76,14 @@ def test_penalty_is_a_positive_number_repeats_to_the_bit_and_draws_nothing(name:
 @pytest.mark.parametrize("k", [2, 5])
 def test_entropy_of_uniform_weights_is_log_k_and_of_a_decision_is_zero(k: int) -> None:
     penalty = Entropy(coefficient=3.0, start=0.0)
-    uniform = Seen(p={"a": torch.full((k,), 1 / k), "b": torch.full((7, k), 1 / k)}, progress=1.0)
+    uniform = RegulariserContext(p={"a": torch.full((k,), 1 / k), "b": torch.full((7, k), 1 / k)}, progress=1.0)
     assert float(penalty(uniform)) == pytest.approx(3 * math.log(k), rel=1e-6)
-    assert float(penalty(Seen(p={"a": torch.eye(k)}, progress=1.0))) == 0
+    assert float(penalty(RegulariserContext(p={"a": torch.eye(k)}, progress=1.0))) == 0
 
 
 def test_entropys_gradient_is_minus_log_p_minus_one_and_finite_at_a_zero() -> None:
     p = torch.tensor([0.7, 0.3, 0.0], dtype=torch.float64, requires_grad=True)
-    (grad,) = torch.autograd.grad(Entropy(coefficient=1.0, start=0.0)(Seen(p={"a": p}, progress=1.0)), p)
+    (grad,) = torch.autograd.grad(Entropy(coefficient=1.0, start=0.0)(RegulariserContext(p={"a": p}, progress=1.0)), p)
     expected = [-math.log(0.7) - 1, -math.log(0.3) - 1, 0.0]
     torch.testing.assert_close(grad, torch.tensor(expected, dtype=torch.float64))
 
@@ -91,7 +91,7 @@ def test_entropys_gradient_is_minus_log_p_minus_one_and_finite_at_a_zero() -> No
 def test_entropy_is_a_mean_over_sites_in_which_a_sites_channels_are_one_mean() -> None:
     half = torch.full((2,), 0.5, dtype=torch.float64)
     channels = torch.stack([half, *torch.eye(2, dtype=torch.float64).repeat(3, 1)[:3]])
-    seen = Seen(p={"layer": half, "channel": channels}, progress=1.0)
+    seen = RegulariserContext(p={"layer": half, "channel": channels}, progress=1.0)
     assert float(Entropy(coefficient=1.0, start=0.0)(seen)) == pytest.approx(math.log(2) * (1 + 1 / 4) / 2)
 
 
@@ -113,13 +113,13 @@ def test_entropy_is_silent_until_its_start_and_rises_to_the_coefficient(schedule
 def test_beta_decays_gradient_is_the_softmax_and_its_strength_the_part_of_the_search() -> None:
     one, two = drawn(4).requires_grad_(), drawn(3, 4, seed=1).requires_grad_()
     penalty = BetaDecay(coefficient=50.0)
-    value = penalty(Seen(alphas={"one": one, "two": two}, progress=0.4))
+    value = penalty(RegulariserContext(alphas={"one": one, "two": two}, progress=0.4))
     by_hand = 50 * 0.4 * (one.exp().sum().log() + two.exp().sum(-1).log().mean()) / 2
     torch.testing.assert_close(value, by_hand)
     grads = torch.autograd.grad(value, (one, two))
     torch.testing.assert_close(grads[0], 20 * torch.softmax(one.detach(), -1) / 2)
     torch.testing.assert_close(grads[1], 20 * torch.softmax(two.detach(), -1) / 6)
-    assert float(penalty(Seen(alphas={"one": one}, progress=0.0)).detach()) == 0
+    assert float(penalty(RegulariserContext(alphas={"one": one}, progress=0.0)).detach()) == 0
 
 
 # --------------------------------------------------------------------------------------------------------- spectral
@@ -128,7 +128,7 @@ def test_beta_decays_gradient_is_the_softmax_and_its_strength_the_part_of_the_se
 @pytest.mark.parametrize("shape", [(6, 4), (4, 9), (5, 2, 3, 3), (1, 7), (3, 1)])
 def test_spectral_and_its_gradient_are_those_of_the_singular_value_decomposition(shape: tuple[int, ...]) -> None:
     kernel = drawn(*shape, seed=2).requires_grad_()
-    value = Spectral(coefficient=0.3, iterations=2000)(Seen(kernels={"k": kernel}))
+    value = Spectral(coefficient=0.3, iterations=2000)(RegulariserContext(kernels={"k": kernel}))
     (found,) = torch.autograd.grad(value, kernel)
     u, s, vh = torch.linalg.svd(kernel.detach().flatten(1), full_matrices=False)
     assert float(value.detach()) == pytest.approx(0.15 * float(s[0]) ** 2, rel=1e-12)
@@ -140,29 +140,29 @@ def test_spectral_adds_its_layers_and_counts_a_convolution_as_out_by_the_rest() 
     one, two = drawn(5, 2, 3, 3), drawn(4, 6, seed=1)
     penalty = Spectral(coefficient=1.0, iterations=2000)
     norms = [float(torch.linalg.matrix_norm(w.reshape(w.shape[0], -1), 2)) for w in (one, two)]
-    value = float(penalty(Seen(kernels={"a": one, "b": two})))
+    value = float(penalty(RegulariserContext(kernels={"a": one, "b": two})))
     assert value == pytest.approx(sum(norm**2 for norm in norms) / 2, rel=1e-10)
 
 
 def test_spectral_finds_the_norm_where_the_vector_of_ones_cannot() -> None:
     kernel = torch.tensor([[3.0, -3.0, 0.0], [0.1, 0.1, 0.1]], dtype=torch.float64)
-    assert float(Spectral(coefficient=2.0)(Seen(kernels={"k": kernel}))) == pytest.approx(18, rel=1e-9)
+    assert float(Spectral(coefficient=2.0)(RegulariserContext(kernels={"k": kernel}))) == pytest.approx(18, rel=1e-9)
 
 
 def test_ten_iterations_come_near_the_norm_of_a_layer_as_it_is_initialised_and_never_above_it() -> None:
-    parts = []
+    ratios = []
     for seed in range(20):
         torch.manual_seed(seed)
         kernel = torch.nn.Conv2d(16, 32, 3).weight.detach().double()
         exact = float(torch.linalg.matrix_norm(kernel.flatten(1), 2)) ** 2
-        parts.append(float(Spectral(coefficient=2.0)(Seen(kernels={"k": kernel}))) / exact)
-    assert max(parts) <= 1 + 1e-12
-    assert min(parts) > 0.85
+        ratios.append(float(Spectral(coefficient=2.0)(RegulariserContext(kernels={"k": kernel}))) / exact)
+    assert max(ratios) <= 1 + 1e-12
+    assert min(ratios) > 0.85
 
 
 def test_spectral_of_a_kernel_of_zeros_is_zero_with_a_gradient_of_zeros() -> None:
     kernel = torch.zeros(3, 4, requires_grad=True)
-    value = Spectral()(Seen(kernels={"k": kernel}))
+    value = Spectral()(RegulariserContext(kernels={"k": kernel}))
     (grad,) = torch.autograd.grad(value, kernel)
     assert float(value.detach()) == 0
     assert torch.equal(grad, torch.zeros(3, 4))
@@ -173,14 +173,14 @@ def test_spectral_of_a_kernel_of_zeros_is_zero_with_a_gradient_of_zeros() -> Non
 
 def test_l2_is_the_sum_of_squares_with_the_gradient_2_lambda_w() -> None:
     kernel = drawn(3, 4).requires_grad_()
-    value = L2(coefficient=0.25)(Seen(kernels={"a": kernel, "b": torch.full((2, 2), 3.0)}))
+    value = L2(coefficient=0.25)(RegulariserContext(kernels={"a": kernel, "b": torch.full((2, 2), 3.0)}))
     assert float(value.detach()) == pytest.approx(0.25 * (float((kernel.detach() ** 2).sum()) + 36))
     torch.testing.assert_close(torch.autograd.grad(value, kernel)[0], 0.5 * kernel.detach())
 
 
 @pytest.mark.parametrize("name", ["l2", "spectral"])
 def test_a_model_without_kernels_has_nothing_to_be_regularised(name: str) -> None:
-    assert float(build(name, {})(Seen())) == 0
+    assert float(build(name, {})(RegulariserContext())) == 0
 
 
 def test_layer_mean_is_the_variance_of_the_units_and_its_gradient_leads_to_their_mean() -> None:
@@ -191,10 +191,12 @@ def test_layer_mean_is_the_variance_of_the_units_and_its_gradient_leads_to_their
     torch.testing.assert_close(grad, 0.7 * 2 / 5 * (p - p.mean(0)).detach())
 
 
-def seen_by_units(p: dict[str, Tensor]) -> Seen:
+def seen_by_units(p: dict[str, Tensor]) -> RegulariserContext:
     names = ("relu", "tanh", "silu", "identity")
     originals = dict.fromkeys(p, "tanh")
-    return Seen(p=p, functions={site: names[: part.shape[-1]] for site, part in p.items()}, originals=originals)
+    return RegulariserContext(
+        p=p, functions={site: names[: part.shape[-1]] for site, part in p.items()}, originals=originals
+    )
 
 
 def test_layer_mean_is_zero_where_all_units_agree_and_where_there_is_only_one() -> None:
@@ -225,7 +227,7 @@ def test_per_site_gives_every_layer_a_lambda_of_its_own() -> None:
 
 def test_benchmark_that_a_search_has_dropped_pulls_no_more() -> None:
     p = simplex(5, 2)
-    seen = Seen(p={"a": p}, functions={"a": ("relu", "silu")}, originals={"a": "tanh"})
+    seen = RegulariserContext(p={"a": p}, functions={"a": ("relu", "silu")}, originals={"a": "tanh"})
     assert float(LayerMean(coefficient=0.0, delta=1.0)(seen)) == 0
 
 

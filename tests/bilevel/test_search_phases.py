@@ -11,8 +11,8 @@ import torch
 from test_strategies import CASES
 from torch import nn
 
-from nasact.bilevel import Batch, Cycles, Regulariser, Shrink, Strategy, alpha_moves_from, candidates_left
-from nasact.bilevel.phases import Part, least_epochs, parts_of
+from nasact.bilevel import Batch, Cycles, Regulariser, Shrink, Strategy, alpha_moves_from, candidates_left_at_end
+from nasact.bilevel.phases import SearchPhase, least_epochs, phases_of
 from nasact.bilevel.regularisers import REGULARISERS
 from nasact.bilevel.regularisers.entropy import Entropy
 from nasact.errors import DataError, StudyError
@@ -66,7 +66,7 @@ def test_a_search_of_the_least_epochs_does_all_that_the_strategy_promises(strate
     epochs = list(search(run, DATA, DATA, epochs=least_epochs(strategy) + 1, batch_size=8))
     assert len(epochs) == least_epochs(strategy) + 1
     assert (rows[0] != rows[-1]) == (alpha_moves_from(strategy) is not None)
-    left = candidates_left(strategy, len(SPACE))
+    left = candidates_left_at_end(strategy, len(SPACE))
     assert [int(mixture.alive.sum()) for mixture in run.supernet.mixtures().values()] == [left, left]
     derive(run.supernet, left)
 
@@ -99,10 +99,10 @@ def test_one_epoch_less_is_refused_before_anything_moves(strategy: Strategy) -> 
 )
 def test_the_shortest_part_says_how_long_a_search_must_be(strategy: Strategy, least: int) -> None:
     assert least_epochs(strategy) == least
-    parts = parts_of(strategy)
-    assert parts[0].begin == 0.0
-    assert parts[-1].end == 1.0
-    assert all(before.end == after.begin for before, after in pairwise(parts))
+    phases = phases_of(strategy)
+    assert phases[0].begin == 0.0
+    assert phases[-1].end == 1.0
+    assert all(before.end == after.begin for before, after in pairwise(phases))
 
 
 def test_a_stage_in_which_alpha_gets_no_step_is_refused() -> None:
@@ -115,9 +115,9 @@ def test_a_stage_in_which_alpha_gets_no_step_is_refused() -> None:
 
 
 def test_a_last_stage_that_leaves_no_choice_needs_no_step_of_alpha() -> None:
-    assert [part.acts_from for part in Shrink(stages=2, weights_only=0.5).parts] == [0.25, 0.5]
-    assert [part.acts_from for part in Shrink(stages=2, weights_only=0.5, last=2).parts] == [0.25, 0.75]
-    assert [part.acts_from for part in Shrink(counts="2", weights_only=0.5).parts] == [0.25, 0.75]
+    assert [phase.acts_from for phase in Shrink(stages=2, weights_only=0.5).phases] == [0.25, 0.5]
+    assert [phase.acts_from for phase in Shrink(stages=2, weights_only=0.5, last=2).phases] == [0.25, 0.75]
+    assert [phase.acts_from for phase in Shrink(counts="2", weights_only=0.5).phases] == [0.25, 0.75]
 
 
 def test_the_steps_that_are_counted_are_those_that_the_loop_takes() -> None:
@@ -152,14 +152,14 @@ def test_a_temperature_whose_end_is_never_reached_is_refused(schedule: Schedule)
 
 
 def test_a_regulariser_that_would_come_too_late_is_refused() -> None:
-    assert [name for name, cls in REGULARISERS.items() if hasattr(cls, "parts")] == ["entropy"]
+    assert [name for name, cls in REGULARISERS.items() if hasattr(cls, "phases")] == ["entropy"]
     late = (Entropy(start=0.75),)
     assert least_epochs(late[0]) == 4
     assert refusal(begin(CASES["joint"], regularisers=late), 3) == (
         "search: regulariser 'entropy': start: the rise of its coefficient must last an epoch at least: "
         "that takes 4 epochs, but got (epochs=3)"
     )
-    # the only step in its part finds it at its very beginning, where it is still zero
+    # the only step in its phase finds it at its very beginning, where it is still zero
     assert "gets no step" in refusal(begin(CASES["joint"], regularisers=late), 4, batch_size=24)
     list(search(begin(CASES["joint"], regularisers=late), DATA, DATA, epochs=4, batch_size=8))
 
@@ -172,9 +172,11 @@ def test_a_search_without_validation_data_is_refused_with_the_reason() -> None:
     )
 
 
-@pytest.mark.parametrize("part", [Part(what="all", option="x"), Part(what="half", option="x", begin=0.5)], ids=str)
-def test_a_part_without_a_step_is_seen(part: Part) -> None:
-    assert part.holds_one_of([0.0, 0.5])
-    assert not part.holds_one_of([])
-    assert not Part(what="late", option="x", begin=0.6).holds_one_of([0.0, 0.5])
-    assert not Part(what="early", option="x", begin=0.1, end=0.4).holds_one_of([0.0, 0.5])
+@pytest.mark.parametrize(
+    "phase", [SearchPhase(what="all", option="x"), SearchPhase(what="half", option="x", begin=0.5)], ids=str
+)
+def test_a_part_without_a_step_is_seen(phase: SearchPhase) -> None:
+    assert phase.contains_any([0.0, 0.5])
+    assert not phase.contains_any([])
+    assert not SearchPhase(what="late", option="x", begin=0.6).contains_any([0.0, 0.5])
+    assert not SearchPhase(what="early", option="x", begin=0.1, end=0.4).contains_any([0.0, 0.5])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nasact.bilevel import build
-from nasact.derivation import Given
+from nasact.derivation import DerivationContext
 from nasact.supernet import Genotype, Supernet, relax
 from nasact.training.loop import FitState, begin_fit, begin_search, search
 from nasact.training.metrics import Loss
@@ -60,7 +60,7 @@ def begin_net(genotype: Genotype, seed: int) -> FitState:
     return begin_fit(genotype.apply(fresh(seed)), Adam(), seed=seed)
 
 
-def given_of(supernet: Supernet, train: Examples, val: Examples, **changes: Any) -> Given:
+def given_of(supernet: Supernet, train: Examples, val: Examples, **changes: Any) -> DerivationContext:
     """A search of no epochs over `supernet`, whose weights are as the test has put them."""
     loss: Loss = changes.pop("loss", cross_entropy)
     run = begin_search(supernet, build("darts", {"order": 1}), Adam(), seed=5, loss=loss)
@@ -72,12 +72,12 @@ def given_of(supernet: Supernet, train: Examples, val: Examples, **changes: Any)
         "seed": 7,
         **changes,
     }
-    return Given(run=run, train=train, val=val, loss=loss, **told)
+    return DerivationContext(run=run, train=train, val=val, loss=loss, **told)
 
 
 def searched(
     level: str = "layer", normaliser: str = "softmax", bank: Sequence[str] = ("relu", "snake", "tanh")
-) -> Given:
+) -> DerivationContext:
     """A real search of one epoch over `Net`."""
     train, val = examples(48, 1), examples(40, 2)
     supernet = relax(
@@ -86,7 +86,7 @@ def searched(
     run = begin_search(supernet, build("darts", {"order": 1, "lr": 0.05}), Adam(), seed=5)
     for _ in search(run, train, val, epochs=1, batch_size=16):
         pass
-    return Given(
+    return DerivationContext(
         run=run,
         train=train,
         val=val,

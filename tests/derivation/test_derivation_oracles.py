@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nasact.bilevel import build as build_strategy
-from nasact.derivation import Derived, Given, build, derive_by
+from nasact.derivation import DerivationContext, Derived, build, derive_by
 from nasact.derivation.near_genotypes import (
     likeliest,
     near_genotypes,
@@ -193,7 +193,7 @@ def band(count: int, seed: int) -> Examples:
     return Examples(x, (x[:, 0].abs() > 1).long())
 
 
-def band_given(act: nn.Module, bank: list[str], weights: list[float]) -> Given:
+def band_given(act: nn.Module, bank: list[str], weights: list[float]) -> DerivationContext:
     def begin(genotype: Genotype, seed: int) -> FitState:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -203,7 +203,7 @@ def band_given(act: nn.Module, bank: list[str], weights: list[float]) -> Given:
     supernet = relax(Band(act), bank, normaliser="free", kernel="reference")
     put_weights(supernet, {"act": weights})
     run = begin_search(supernet, build_strategy("darts", {"order": 1}), Adam(), seed=0)
-    return Given(
+    return DerivationContext(
         run=run, train=band(128, 1), val=band(128, 2), begin=begin, optimiser=Adam(), loss=cross_entropy,
         batch_size=32, fit_batch_size=16, seed=3,
     )  # fmt: skip

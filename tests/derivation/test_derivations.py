@@ -11,7 +11,7 @@ import pytest
 import torch
 from derivation_problems import begin_net, examples, searched
 
-from nasact.derivation import DERIVATIONS, Derived, Given, build, derive_by
+from nasact.derivation import DERIVATIONS, DerivationContext, Derived, build, derive_by
 from nasact.errors import GenotypeError, StudyError, UnknownName
 from nasact.supernet import Genotype
 from nasact.training.metrics import evaluate
@@ -29,11 +29,11 @@ SERVED = [(name, level) for name in NAMES for level in LEVELS if level in (DERIV
 
 
 @cache
-def given(level: str = "layer", normaliser: str = "softmax") -> Given:
+def given(level: str = "layer", normaliser: str = "softmax") -> DerivationContext:
     return searched(level, normaliser)
 
 
-def derived(name: str, given: Given, top_k: Any = 1, **options: Any) -> Derived:
+def derived(name: str, given: DerivationContext, top_k: Any = 1, **options: Any) -> Derived:
     return derive_by(build(name, {**QUICK[name], **options}), given, top_k)
 
 
@@ -170,7 +170,7 @@ def test_what_a_derivation_takes_is_within_what_it_says(name: str, level: str, m
         monkeypatch.setattr(f"nasact.derivation.{room}.evaluate", counted)
     search = given(level)
     alphas = [mixture.alpha for mixture in search.supernet.mixtures().values()]
-    said = build(name, QUICK[name]).work([(alpha[..., 0].numel(), alpha.shape[-1]) for alpha in alphas])
+    said = build(name, QUICK[name]).estimate_cost([(alpha[..., 0].numel(), alpha.shape[-1]) for alpha in alphas])
     took = derived(name, search).metrics["epochs"]
     assert validations == said.validations
     if name == "validated":

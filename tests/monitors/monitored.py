@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nasact.monitors import Seen
+from nasact.monitors import MonitorContext
 from nasact.supernet import Supernet, relax
 
 BANK = ("relu", "tanh", "identity", "silu")
@@ -60,9 +60,9 @@ def examples(count: int = 24) -> Examples:
     return Examples(x, torch.randint(3, (count,), generator=draw))
 
 
-def seen(net: Supernet, **changes: Any) -> Seen:
+def context(net: Supernet, **changes: Any) -> MonitorContext:
     given: dict[str, Any] = {"supernet": net, "loss": cross_entropy, "val": examples(), "seed": 11, "epoch": 2}
-    return Seen(**{**given, "metrics": {"val_accuracy": 0.5}, **changes})
+    return MonitorContext(**{**given, "metrics": {"val_accuracy": 0.5}, **changes})
 
 
 def history(name: str, values: Sequence[float], every: int = 1) -> list[Epoch]:

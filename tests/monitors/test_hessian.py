@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from monitored import examples, history, seen, supernet
+from monitored import context, examples, history, supernet
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -38,8 +38,8 @@ def dense(net: Supernet, criterion: Loss = cross_entropy) -> Tensor:
 
 
 def measured(net: Supernet, monitor: Hessian = EVERYTHING, **changes: object) -> float:
-    found = monitor.measure(seen(net, **changes))
-    assert list(found) == [EIGENVALUE] == list(Hessian.gives)
+    found = monitor.measure(context(net, **changes))
+    assert list(found) == [EIGENVALUE] == list(Hessian.metrics)
     return found[EIGENVALUE]
 
 
@@ -121,12 +121,12 @@ def test_a_temperature_alone_does_not_raise_the_eigenvalue() -> None:
 
 def test_it_is_measured_every_so_often() -> None:
     monitor = Hessian(every=3)
-    assert [epoch for epoch in range(1, 10) if monitor.measure(seen(supernet(), epoch=epoch))] == [3, 6, 9]
-    assert monitor.first() == 3
+    assert [epoch for epoch in range(1, 10) if monitor.measure(context(supernet(), epoch=epoch))] == [3, 6, 9]
+    assert monitor.first_epoch() == 3
 
 
 def test_a_hessian_that_is_not_finite_is_left_out() -> None:
-    assert EVERYTHING.measure(seen(supernet(), loss=lambda output, y: output.sum() * float("inf"))) == {}
+    assert EVERYTHING.measure(context(supernet(), loss=lambda output, y: output.sum() * float("inf"))) == {}
 
 
 class Once(torch.autograd.Function):
@@ -153,8 +153,8 @@ def test_a_model_that_cannot_be_differentiated_twice_is_refused_with_the_reason(
     net = relax(Stubborn().double(), ("relu", "tanh"), kernel="reference")
     expected = r"monitor 'hessian' cannot serve here: the model cannot be differentiated twice \(a function is marked"
     with pytest.raises(StudyError, match=expected):
-        EVERYTHING.require(seen(net))
-    EVERYTHING.require(seen(supernet()))
+        EVERYTHING.precheck(context(net))
+    EVERYTHING.precheck(context(supernet()))
 
 
 def test_attention_and_recurrence_are_measured() -> None:
@@ -171,7 +171,7 @@ def test_attention_and_recurrence_are_measured() -> None:
             return self.last(y[:, -1])
 
     net = relax(Sequence().double(), ("relu", "tanh"), kernel="reference", partial=True)
-    EVERYTHING.require(seen(net))
+    EVERYTHING.precheck(context(net))
     assert measured(net) != 0
 
 
@@ -180,10 +180,10 @@ def test_attention_and_recurrence_are_measured() -> None:
 
 def test_a_steady_rise_is_a_collapse_and_names_the_middle_of_the_earlier_window() -> None:
     values = [1.0] * 11 + [1.9] * 3
-    found = Hessian(every=2).collapsed(history(EIGENVALUE, values, every=2))
+    found = Hessian(every=2).detect_collapse(history(EIGENVALUE, values, every=2))
     assert found is not None
     # the last window holds two 1.0 and three 1.9: 1.54; the one 4 values earlier is all 1.0, about value 8
-    assert (found.monitor, found.epoch, found.sound) == ("hessian", 28, 16)
+    assert (found.monitor, found.epoch, found.last_healthy_epoch) == ("hessian", 28, 16)
     assert "rose from 1 about epoch 16 by 1.54 times, more than 1.3" in found.reason
 
 
@@ -201,12 +201,12 @@ def test_a_steady_rise_is_a_collapse_and_names_the_middle_of_the_earlier_window(
     ids=["too little", "too few", "too early", "negative", "zero", "falling", "nothing yet"],
 )
 def test_what_is_no_collapse(values: list[float], options: dict) -> None:
-    assert Hessian(**options).collapsed(history(EIGENVALUE, values, Hessian(**options).every)) is None
+    assert Hessian(**options).detect_collapse(history(EIGENVALUE, values, Hessian(**options).every)) is None
 
 
 def test_an_epoch_without_a_value_tells_nothing_new() -> None:
     told = history(EIGENVALUE, [1.0] * 11 + [1.9] * 3, every=2)
-    assert Hessian(every=2).collapsed([*told, type(told[0])(29)]) is None
+    assert Hessian(every=2).detect_collapse([*told, type(told[0])(29)]) is None
 
 
 @pytest.mark.parametrize("warmup", [0, 3, 7])
@@ -215,8 +215,8 @@ def test_the_earliest_epoch_is_the_first_at_which_a_steep_rise_is_told(options: 
     monitor = Hessian(**options)
     steep = history(EIGENVALUE, [2.0**index for index in range(60)], monitor.every)
     after = [epoch for epoch in steep if epoch.epoch > warmup]
-    first = next(epoch.epoch for end, epoch in enumerate(after, 1) if monitor.collapsed(after[:end]) is not None)
-    assert monitor.earliest(warmup) == first
+    first = next(epoch.epoch for end, epoch in enumerate(after, 1) if monitor.detect_collapse(after[:end]) is not None)
+    assert monitor.earliest_collapse(warmup) == first
 
 
 @pytest.mark.parametrize(

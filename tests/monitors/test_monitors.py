@@ -1,4 +1,4 @@
-"""`weights` and `discretisation` against their definitions; what all monitors promise; a watch, told by hand."""
+"""`weights` and `discretisation` against their definitions; what all monitors promise; a suite, record by hand."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from monitored import BANK, Epoch, examples, history, seen, supernet
+from monitored import BANK, Epoch, context, examples, history, supernet
 
 from nasact.bilevel import build as build_strategy
 from nasact.errors import StudyError, UnknownName
 from nasact.mixture import NORMALISERS
-from nasact.monitors import MONITORS, Discretisation, Hessian, Watch, Weights, better, build, require_site
+from nasact.monitors import MONITORS, Discretisation, Hessian, MonitorSuite, Weights, better, build, require_site
 from nasact.supernet import derive
 from nasact.training.loop import SearchRun, begin_search
 from nasact.training.optimisers import OPTIMISERS
@@ -32,11 +32,11 @@ def test_every_monitor_gives_what_it_says_and_leaves_no_trace(name: str, level: 
     net = supernet(level=level, example_input=torch.zeros(2, 4, dtype=torch.float64))
     monitor, before = MONITORS.get(name)(), copy.deepcopy(net.state_dict())
     random = torch.get_rng_state()
-    monitor.require(seen(net))
-    found = monitor.measure(seen(net))
-    assert found == monitor.measure(seen(net))
-    stems = {metric if metric in monitor.gives else f"{metric.partition('.')[0]}.*" for metric in found}
-    assert stems == set(monitor.gives)
+    monitor.precheck(context(net))
+    found = monitor.measure(context(net))
+    assert found == monitor.measure(context(net))
+    stems = {metric if metric in monitor.metrics else f"{metric.partition('.')[0]}.*" for metric in found}
+    assert stems == set(monitor.metrics)
     assert all(math.isfinite(value) for value in found.values())
     assert torch.equal(torch.get_rng_state(), random)
     assert net.training
@@ -51,7 +51,7 @@ def test_weights_are_entropies_largest_shares_and_the_share_of_identity() -> Non
         first.alpha.copy_(torch.tensor([[1.0, 0, 0, 0]]).expand(6, 4))
         first.alpha[:3] = torch.tensor([0.5, 0, -0.5, 0])  # relu, tanh, identity, silu
         second.alpha.fill_(2.0)
-    found = Weights().measure(seen(net))
+    found = Weights().measure(context(net))
     one, two = net.mixtures()
     assert BANK.index("identity") == 2
     assert found == pytest.approx(
@@ -67,14 +67,14 @@ def test_weights_are_entropies_largest_shares_and_the_share_of_identity() -> Non
 
 
 def test_identity_above_its_share_is_a_collapse_where_a_share_is_given() -> None:
-    told = history("identity_mass", [0.2, 0.5, 0.51])
-    assert Weights().collapsed(told) is None
-    assert Weights().earliest(2) is None
+    record = history("identity_mass", [0.2, 0.5, 0.51])
+    assert Weights().detect_collapse(record) is None
+    assert Weights().earliest_collapse(2) is None
     strict = Weights(most_identity=0.5)
-    assert [strict.collapsed(told[:end]) is None for end in range(4)] == [True, True, True, False]
-    found = strict.collapsed(told)
+    assert [strict.detect_collapse(record[:end]) is None for end in range(4)] == [True, True, True, False]
+    found = strict.detect_collapse(record)
     assert found is not None
-    assert (found.epoch, found.sound, strict.earliest(2)) == (3, 2, 3)
+    assert (found.epoch, found.last_healthy_epoch, strict.earliest_collapse(2)) == (3, 2, 3)
     assert found.reason == "identity holds 0.51 of the mixture weights, more than 0.5"
     with pytest.raises(StudyError, match=r"most_identity must be above 0 and at most 1, but got 1\.5"):
         Weights(most_identity=1.5)
@@ -87,7 +87,7 @@ def test_the_discretisation_gap_is_that_of_the_derived_functions_with_the_weight
 ) -> None:
     net = supernet(level=level)
     data = examples(200)
-    found = Discretisation().measure(seen(net, val=data, top_k=top_k, metrics={"val_accuracy": 0.75}))
+    found = Discretisation().measure(context(net, val=data, top_k=top_k, metrics={"val_accuracy": 0.75}))
     # the genotype as alphas: the kept weights in their places, through a normaliser that changes nothing
     pruned, genotype = copy.deepcopy(net).eval(), derive(net, top_k)
     for site, mixture in pruned.mixtures().items():
@@ -106,9 +106,9 @@ def test_weights_that_cannot_be_pruned_leave_the_epoch_without_a_gap() -> None:
     with torch.no_grad():
         for alpha in net.arch_parameters():
             alpha.copy_(torch.tensor([1.0, -1.0, 0.5, 0.5]))
-    assert Discretisation().measure(seen(net, top_k=2)) == {}
-    assert Discretisation().measure(seen(net, top_k=9)) == {}
-    assert Discretisation().measure(seen(net, top_k=1)) != {}
+    assert Discretisation().measure(context(net, top_k=2)) == {}
+    assert Discretisation().measure(context(net, top_k=9)) == {}
+    assert Discretisation().measure(context(net, top_k=1)) != {}
 
 
 def test_where_a_metric_is_better_is_known_by_its_name_or_its_site() -> None:
@@ -126,7 +126,7 @@ def test_where_a_metric_is_better_is_known_by_its_name_or_its_site() -> None:
         require_site("entropy.act3", ("act1", "act2"))
 
 
-# a watch over a search of which the test says how it went
+# a suite over a search of which the test says how it went
 
 
 class Adam:
@@ -138,52 +138,52 @@ def run() -> SearchRun:
     return begin_search(supernet(), build_strategy("darts", {"order": 1}), Adam(), seed=5)
 
 
-def lived(watch: Watch, search: SearchRun, accuracies: list[float], masses: list[float]) -> list[Epoch]:
+def lived(suite: MonitorSuite, search: SearchRun, accuracies: list[float], masses: list[float]) -> list[Epoch]:
     """Epochs of these accuracies; alpha's first entries tell the epoch, and identity is given its mass."""
-    told = []
+    record = []
     for number, (accuracy, mass) in enumerate(zip(accuracies, masses, strict=True), 1):
         with torch.no_grad():
             for alpha in search.supernet.arch_parameters():
                 alpha[..., 0] = number
         for rows in search.weights_over_time.values():
             rows.append([float(number)] * 4)
-        epoch = watch.measured(search, examples(), Epoch(number, {"val_accuracy": accuracy, "seconds": 0.0}))
-        told.append(Epoch(number, {**epoch.metrics, "identity_mass": mass}))
-    return told
+        epoch = suite.measure(search, examples(), Epoch(number, {"val_accuracy": accuracy, "seconds": 0.0}))
+        record.append(Epoch(number, {**epoch.metrics, "identity_mass": mass}))
+    return record
 
 
-def watched(**options: Any) -> Watch:
-    return Watch(monitors=(Weights(most_identity=0.5),), **options)
+def suite_with(**options: Any) -> MonitorSuite:
+    return MonitorSuite(monitors=(Weights(most_identity=0.5),), **options)
 
 
 ACCURACIES, MASSES = [0.9, 0.5, 0.7, 0.7, 0.6, 0.8, 0.9], [0.9, 0.1, 0.1, 0.1, 0.1, 0.6, 0.9]
 
 
 def test_rolling_back_takes_the_best_epoch_before_the_collapse_and_none_of_the_warm_up() -> None:
-    watch, search = watched(on_collapse="roll_back", warmup=1), run()
-    collapse = watch.collapse(lived(watch, search, ACCURACIES, MASSES))
+    suite, search = suite_with(on_collapse="roll_back", warmup=1), run()
+    collapse = suite.first_collapse(lived(suite, search, ACCURACIES, MASSES))
     assert collapse is not None
-    assert (collapse.epoch, collapse.sound) == (6, 5)
-    assert watch.ends(collapse)
-    told = watch.told(collapse)
-    assert told is not None
-    assert (told["action"], told["rolled_back_to"]) == ("rolled back", 3)
+    assert (collapse.epoch, collapse.last_healthy_epoch) == (6, 5)
+    assert suite.ends_search(collapse)
+    record = suite.collapse_record(collapse)
+    assert record is not None
+    assert (record["action"], record["rolled_back_to"]) == ("rolled back", 3)
     weights = [parameter.detach().clone() for parameter in search.supernet.weight_parameters()]
-    assert watch.roll_back(search, collapse)
+    assert suite.roll_back(search, collapse)
     assert {float(alpha.detach()[..., 0]) for alpha in search.supernet.arch_parameters()} == {3.0}
     assert {rows[-1][0] for rows in search.weights_over_time.values()} == {3.0}
     assert all(map(torch.equal, weights, search.supernet.weight_parameters()))
 
 
-def test_a_watch_that_continues_with_what_was_kept_rolls_back_to_the_same() -> None:
-    whole, search = watched(on_collapse="roll_back"), run()
-    told = lived(whole, search, ACCURACIES[1:], MASSES[1:])
-    again, other = watched(on_collapse="roll_back"), run()
-    again.kept = torch.load(_saved(whole.kept), weights_only=True)
+def test_a_continued_monitor_suite_rolls_back_to_the_same_epoch() -> None:
+    whole, search = suite_with(on_collapse="roll_back"), run()
+    record = lived(whole, search, ACCURACIES[1:], MASSES[1:])
+    again, other = suite_with(on_collapse="roll_back"), run()
+    again.best_epochs = torch.load(_saved(whole.best_epochs), weights_only=True)
     other.weights_over_time = copy.deepcopy(search.weights_over_time)
-    assert again.told(again.collapse(told)) == whole.told(whole.collapse(told))
-    whole.roll_back(search, whole.collapse(told))
-    again.roll_back(other, again.collapse(told))
+    assert again.collapse_record(again.first_collapse(record)) == whole.collapse_record(whole.first_collapse(record))
+    whole.roll_back(search, whole.first_collapse(record))
+    again.roll_back(other, again.first_collapse(record))
     assert search.supernet.weights().keys() == other.supernet.weights().keys()
     for site, weights in search.supernet.weights().items():
         assert torch.equal(weights, other.supernet.weights()[site])
@@ -200,37 +200,37 @@ def _saved(payload: Any) -> Any:
 
 @pytest.mark.parametrize(("on_collapse", "action"), [("report", "reported"), ("stop", "stopped")])
 def test_without_rolling_back_nothing_is_kept_and_nothing_moves(on_collapse: Any, action: str) -> None:
-    watch, search = watched(on_collapse=on_collapse), run()
-    collapse = watch.collapse(lived(watch, search, ACCURACIES[1:], MASSES[1:]))
-    told = watch.told(collapse)
-    assert told is not None
-    assert (told["action"], told["rolled_back_to"], watch.kept) == (action, None, [])
-    assert watch.ends(collapse) == (on_collapse == "stop")
-    assert not watch.roll_back(search, collapse)
+    suite, search = suite_with(on_collapse=on_collapse), run()
+    collapse = suite.first_collapse(lived(suite, search, ACCURACIES[1:], MASSES[1:]))
+    record = suite.collapse_record(collapse)
+    assert record is not None
+    assert (record["action"], record["rolled_back_to"], suite.best_epochs) == (action, None, [])
+    assert suite.ends_search(collapse) == (on_collapse == "stop")
+    assert not suite.roll_back(search, collapse)
     assert {float(alpha.detach()[..., 0]) for alpha in search.supernet.arch_parameters()} == {6.0}
 
 
 def test_a_search_that_collapses_at_once_has_nothing_to_go_back_to() -> None:
-    watch, search = watched(on_collapse="roll_back", warmup=1), run()
-    collapse = watch.collapse(lived(watch, search, [0.9, 0.5], [0.9, 0.9]))
-    told = watch.told(collapse)
-    assert told is not None
-    assert (told["epoch"], told["action"], told["rolled_back_to"]) == (2, "stopped", None)
-    assert not watch.roll_back(search, collapse)
+    suite, search = suite_with(on_collapse="roll_back", warmup=1), run()
+    collapse = suite.first_collapse(lived(suite, search, [0.9, 0.5], [0.9, 0.9]))
+    record = suite.collapse_record(collapse)
+    assert record is not None
+    assert (record["epoch"], record["action"], record["rolled_back_to"]) == (2, "stopped", None)
+    assert not suite.roll_back(search, collapse)
 
 
 def test_what_a_model_draws_in_evaluation_does_not_shift_the_search() -> None:
     assert "gumbel" in NORMALISERS
 
     class Drawing(Weights):
-        def measure(self, seen: Any) -> dict[str, float]:
+        def measure(self, context: Any) -> dict[str, float]:
             return {"drawn": float(torch.rand(()))}
 
-    search, watch = run(), Watch(monitors=(Drawing(),))
+    search, suite = run(), MonitorSuite(monitors=(Drawing(),))
     stream, outside = search.stream.state_dict()["torch"].clone(), torch.get_rng_state()
     epoch = Epoch(1, {"val_accuracy": 0.5, "seconds": 0.0})
-    assert watch.measured(search, examples(), epoch).metrics == {
-        **watch.measured(search, examples(), epoch).metrics,
+    assert suite.measure(search, examples(), epoch).metrics == {
+        **suite.measure(search, examples(), epoch).metrics,
         "seconds": pytest.approx(0.0, abs=1.0),
     }
     assert torch.equal(search.stream.state_dict()["torch"], stream)

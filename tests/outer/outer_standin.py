@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from nasact.outer.callbacks import NullEvents
+from nasact.outer.callbacks import NullCallbacks
 from nasact.outer.records import ENGINES, TrialRecord
 from nasact.outer.store import StudyDirectory
 from nasact.study import Study, TrialSpec
@@ -108,8 +108,8 @@ def _replace(path: Path, text: str) -> None:
 
 
 def execute(made: Study, root: Path, run_trial: Any, events: Any = None) -> list[TrialRecord]:
-    with StudyDirectory.opened_for(made, root) as store:
-        return ENGINES.get("optuna")(made, store, run_trial, events or NullEvents())
+    with StudyDirectory.open_for(made, root) as store:
+        return ENGINES.get("optuna")(made, store, run_trial, events or NullCallbacks())
 
 
 def shown(records: list[TrialRecord]) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""The engine `optuna` on trials that cost nothing: what is counted, pruned, reused, refused and remembered."""
+"""The engine `optuna` on trials that cost nothing: what is counted, pruned, reused, refused and optuna_study."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from outer_standin import Standin, execute, quality, shown, study
 
 from nasact.errors import Divergence, StoreError, StudyError
-from nasact.outer.callbacks import NullEvents
+from nasact.outer.callbacks import NullCallbacks
 from nasact.outer.optuna import read_trials
 from nasact.outer.records import ENGINES, TrialRecord, best_of, counts
 from nasact.outer.store import StudyDirectory
 from nasact.study import TrialSpec, name_validators
 
 
-class Heard(NullEvents):
+class Heard(NullCallbacks):
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.started: list[int] = []
@@ -219,11 +219,11 @@ def test_a_trial_interrupted_after_its_end_but_before_that_was_stored_ends_the_s
 def test_a_trial_that_kills_its_process_three_times_fails(tmp_path: Path) -> None:
     """As after SIGKILL: the process is gone before anything can be put right."""
     made = study(outer__trials=2, outer__pruner="none")
-    with StudyDirectory.opened_for(made, tmp_path) as store:
+    with StudyDirectory.open_for(made, tmp_path) as store:
         from nasact.outer.optuna.storage import opened
 
-        with opened(store, made) as remembered:
-            trial = remembered.ask()
+        with opened(store, made) as optuna_study:
+            trial = optuna_study.ask()
             trial.set_user_attr("attempts", 3)
     records = execute(made, tmp_path, Standin())
     assert [record.status for record in records] == ["failed", "complete"]

@@ -19,9 +19,9 @@ from nasact.trial import Report, run_trial
 
 def told(made: Study, root: Path) -> list[dict[int, float]]:
     """The intermediate values in Optuna's own file, by trial."""
-    with reading(StudyDirectory.existing(root, made.name)) as remembered:
-        assert remembered is not None
-        return [dict(trial.intermediate_values) for trial in remembered.get_trials()]
+    with reading(StudyDirectory.existing(root, made.name)) as optuna_study:
+        assert optuna_study is not None
+        return [dict(trial.intermediate_values) for trial in optuna_study.get_trials()]
 
 
 def history(made: Study, root: Path, key: str) -> list[dict[str, Any]]:

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from nasact.errors import StoreError, StudyError, SurgeryError
-from nasact.outer.callbacks import NullEvents
+from nasact.outer.callbacks import NullCallbacks
 from nasact.outer.provenance import git_commit, origin
 from nasact.outer.run import StudyResult, run_study
 from nasact.outer.store import StudyDirectory
-from nasact.outer.study_view import load_state
+from nasact.outer.study_view import load_study_view
 from nasact.outer.trained_network import load_network
 from nasact.report.tables import trials_table
 from nasact.study import Study
@@ -38,7 +38,7 @@ def small(**changes: Any) -> Study:
     return Study.from_tree(tree)
 
 
-class Heard(NullEvents):
+class Heard(NullCallbacks):
     def __init__(self, interrupt_after: int | None = None) -> None:
         self.reports: list[tuple[int, str, int]] = []
         self.compared: list[tuple[int, int, str]] = []
@@ -85,7 +85,7 @@ def test_a_study_leaves_a_result_that_can_be_read_again(finished: StudyResult) -
 
 
 def test_the_state_of_a_finished_study_is_read_in_plain_forms(finished: StudyResult) -> None:
-    state = load_state(finished.directory.parent.parent, "digits")
+    state = load_study_view(finished.directory.parent.parent, "digits")
     assert state.document == finished.document
     assert state.records == finished.records
     assert state.best == finished.best
@@ -118,7 +118,7 @@ def test_running_a_finished_study_again_trains_nothing(finished: StudyResult) ->
 def test_an_interrupted_study_continues_to_the_same_result(after: int, finished: StudyResult, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_study(small(), root=tmp_path, events=Heard(interrupt_after=after))
-    state = load_state(tmp_path, "digits")
+    state = load_study_view(tmp_path, "digits")
     assert state.document is None
     assert [record.status for record in state.records].count("running") == 1
     continued = run_study(small(), root=tmp_path)
@@ -208,7 +208,7 @@ def test_a_study_in_which_every_trial_diverges_ends_with_the_reason(tmp_path: Pa
     with pytest.raises(StudyError, match=r"none of its 2 trials completed: .*search epoch 1.*--fresh"):
         run_study(study, root=tmp_path, tracker=tracker)
     assert tracker.calls[-1] == "failed"
-    state = load_state(tmp_path, "digits")
+    state = load_study_view(tmp_path, "digits")
     assert [record.status for record in state.records] == ["failed"] * 2
 
 
@@ -220,7 +220,7 @@ def test_a_model_without_sites_is_refused_before_anything_is_trained(tmp_path: P
 
 
 def test_a_network_file_that_is_none_is_told_in_one_line(finished: StudyResult, tmp_path: Path) -> None:
-    with StudyDirectory.opened_for(small(), tmp_path) as store:
+    with StudyDirectory.open_for(small(), tmp_path) as store:
         with pytest.raises(StoreError, match="there is no network yet"):
             load_network(store)
         whole = (finished.directory / "model.pt").read_bytes()

@@ -19,7 +19,7 @@ from nasact.outer.store import StudyDirectory, study_names
 
 def test_a_study_is_stored_as_resolved_and_found_by_its_name(tmp_path: Path) -> None:
     made = study()
-    with StudyDirectory.opened_for(made, tmp_path) as store:
+    with StudyDirectory.open_for(made, tmp_path) as store:
         assert store.study_file.read_text() == made.to_yaml()
         assert store.path == tmp_path / "runs" / "standin"
     assert study_names(tmp_path) == ("standin",)
@@ -29,22 +29,22 @@ def test_a_study_is_stored_as_resolved_and_found_by_its_name(tmp_path: Path) -> 
 def test_an_unknown_study_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="There are no studies in"):
         StudyDirectory.existing(tmp_path, "standin")
-    StudyDirectory.opened_for(study(), tmp_path).close()
+    StudyDirectory.open_for(study(), tmp_path).close()
     with pytest.raises(StoreError, match=r"study 'standing' has not been run here\. Did you mean 'standin'\?"):
         StudyDirectory.existing(tmp_path, "standing")
 
 
 def test_a_study_that_never_started_a_trial_may_be_corrected(tmp_path: Path) -> None:
-    StudyDirectory.opened_for(study(), tmp_path).close()
+    StudyDirectory.open_for(study(), tmp_path).close()
     corrected = study(search__epochs=5)
-    StudyDirectory.opened_for(corrected, tmp_path).close()
+    StudyDirectory.open_for(corrected, tmp_path).close()
     assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == corrected.tree
 
 
 def test_a_changed_study_under_an_old_name_is_refused_with_the_difference(tmp_path: Path) -> None:
     execute(study(outer__trials=1), tmp_path, Standin())
     with pytest.raises(StoreError) as refused:
-        StudyDirectory.opened_for(study(search__epochs=5, retrain__epochs=7), tmp_path)
+        StudyDirectory.open_for(study(search__epochs=5, retrain__epochs=7), tmp_path)
     assert str(refused.value).splitlines() == [
         f"study 'standin' in {tmp_path}/runs/standin was made with other settings:",
         "  search.epochs: 4 -> 5",
@@ -55,18 +55,18 @@ def test_a_changed_study_under_an_old_name_is_refused_with_the_difference(tmp_pa
 
 
 def test_the_number_of_trials_and_the_comparison_may_change(tmp_path: Path) -> None:
-    StudyDirectory.opened_for(study(), tmp_path).close()
+    StudyDirectory.open_for(study(), tmp_path).close()
     changed = study(outer__trials=99, compare={"seeds": 2, "baselines": ["relu"]})
-    StudyDirectory.opened_for(changed, tmp_path).close()
+    StudyDirectory.open_for(changed, tmp_path).close()
     assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == changed.tree
 
 
 def test_fresh_sets_aside_and_deletes_nothing(tmp_path: Path) -> None:
     first = execute(study(outer__trials=1), tmp_path, Standin())
-    with StudyDirectory.opened_for(study(search__epochs=5), tmp_path, fresh=True) as store:
+    with StudyDirectory.open_for(study(search__epochs=5), tmp_path, fresh=True) as store:
         assert read_trials(store) == []
         with pytest.raises(StoreError, match="is being run by process"):
-            StudyDirectory.opened_for(study(search__epochs=5), tmp_path)
+            StudyDirectory.open_for(study(search__epochs=5), tmp_path)
     aside = tmp_path / "runs" / "standin.old-1"
     aside.rename(tmp_path / "runs" / "standin.kept")
     (tmp_path / "runs" / "standin").rename(tmp_path / "runs" / "standin.new")
@@ -87,15 +87,15 @@ def test_only_one_process_runs_a_study_and_the_other_is_named(tmp_path: Path) ->
     with other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(StoreError, match=f"is being run by process {other.pid}: wait for it"):
-            StudyDirectory.opened_for(study(), tmp_path)
+            StudyDirectory.open_for(study(), tmp_path)
         other.stdin.close()
-    with StudyDirectory.opened_for(study(), tmp_path) as store:
+    with StudyDirectory.open_for(study(), tmp_path) as store:
         assert store.lock_file.read_text() == f"{os.getpid()}\n"
 
 
 @pytest.mark.parametrize("content", [b"no database at all, only text" * 40, b"SQLite format 3\x00" + b"\xff" * 4096])
 def test_a_corrupt_database_is_refused_in_one_line_and_left_alone(content: bytes, tmp_path: Path) -> None:
-    StudyDirectory.opened_for(study(), tmp_path).close()
+    StudyDirectory.open_for(study(), tmp_path).close()
     database = tmp_path / "runs" / "standin" / "study.db"
     database.write_bytes(content)
     with pytest.raises(StoreError) as refused:
@@ -109,7 +109,7 @@ def test_a_corrupt_database_is_refused_in_one_line_and_left_alone(content: bytes
 
 
 def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
-    StudyDirectory.opened_for(study(), tmp_path).close()
+    StudyDirectory.open_for(study(), tmp_path).close()
     database = tmp_path / "runs" / "standin" / "study.db"
     _execute(database, "CREATE TABLE recipes (name TEXT)")
     before = database.read_bytes()
@@ -134,7 +134,7 @@ def test_a_study_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
     for text in ("", "- a\n- b\n", "a: [", "\x00"):
         (tmp_path / "runs" / "standin" / "study.yaml").write_text(text)
         with pytest.raises(StoreError, match=r"study\.yaml"):
-            StudyDirectory.opened_for(study(), tmp_path)
+            StudyDirectory.open_for(study(), tmp_path)
 
 
 def test_json_is_written_whole_and_for_everybody(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_json_is_written_whole_and_for_everybody(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_a_store_error_and_leaves_the_old_content(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where a folder is needed")
     with pytest.raises(StoreError, match="cannot be made"):
-        StudyDirectory.opened_for(study(), tmp_path)
+        StudyDirectory.open_for(study(), tmp_path)
 
 
 def _execute(database: Path, statement: str) -> None:

@@ -18,23 +18,23 @@ from nasact.redundancy import (
     SiteInputs,
     inspect_banks,
     inspect_site,
-    keeping_order,
     principles,
+    prune_redundant,
     reduced,
-    tidied,
+    retention_order,
 )
 
 NORMAL = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(2000, dtype=torch.float64) + 0.5) / 2000)
 
 
-def bank(names: list[str], x: Tensor = NORMAL, *, site: str = "act", own: str = "relu") -> SiteBank:
+def bank(names: list[str], x: Tensor = NORMAL, *, site: str = "act", original_function: str = "relu") -> SiteBank:
     columns = torch.stack([activations.get(name)(x) for name in names], -1)
     seen = SiteInputs(calls=1, seen=len(x), low=float(x.min()), high=float(x.max()), kept=(x[:, None],))
-    return inspect_site(site, own, names, seen, x, columns, 0.01)
+    return inspect_site(site, original_function, names, seen, x, columns, 0.01)
 
 
-def redundant(names: list[str], x: Tensor = NORMAL, own: str = "relu") -> dict[str, str]:
-    return {each.name: str(each) for each in bank(names, x, own=own).redundant}
+def redundant(names: list[str], x: Tensor = NORMAL, original_function: str = "relu") -> dict[str, str]:
+    return {each.name: str(each) for each in bank(names, x, original_function=original_function).redundant}
 
 
 def test_the_exact_identities_of_the_catalogue_are_named() -> None:
@@ -63,10 +63,10 @@ def test_a_near_alias_is_told_with_its_distance() -> None:
 
 
 def test_who_stays_is_decided_by_the_rule() -> None:
-    assert keeping_order(["prelu", "softmax", "tanh", "relu"]) == ("tanh", "relu", "softmax", "prelu")
-    assert keeping_order(["sin", "prelu", "tanh"], ["prelu"]) == ("prelu", "sin", "tanh")
-    assert redundant(["relu6", "relu"], own="tanh") == {"relu": "relu = relu6"}  # the earlier one
-    assert redundant(["relu6", "relu"], own="relu") == {"relu6": "relu6 = relu"}  # the model's own one
+    assert retention_order(["prelu", "softmax", "tanh", "relu"]) == ("tanh", "relu", "softmax", "prelu")
+    assert retention_order(["sin", "prelu", "tanh"], ["prelu"]) == ("prelu", "sin", "tanh")
+    assert redundant(["relu6", "relu"], original_function="tanh") == {"relu": "relu = relu6"}  # the earlier one
+    assert redundant(["relu6", "relu"], original_function="relu") == {"relu6": "relu6 = relu"}  # the model's own one
 
 
 def test_only_what_every_site_has_twice_goes() -> None:
@@ -75,7 +75,9 @@ def test_only_what_every_site_has_twice_goes() -> None:
     assert reduced(names, {"a": small}, drop="aliases").kept == ("relu", "tanh", "sin")
     assert reduced(names, {"a": small, "b": large}, drop="aliases").kept == tuple(names)
     unreached = SiteInputs(calls=0, seen=0, low=float("nan"), high=float("nan"), kept=())
-    silent = SiteBank(site="c", own="relu", names=tuple(names), inputs=unreached, silent="the data never reaches it")
+    silent = SiteBank(
+        site="c", original_function="relu", names=tuple(names), inputs=unreached, silent="the data never reaches it"
+    )
     assert reduced(names, {"a": small, "c": silent}, drop="aliases").kept == ("relu", "tanh", "sin")
     assert reduced(names, {"c": silent}, drop="aliases").kept == tuple(names)
 
@@ -83,7 +85,10 @@ def test_only_what_every_site_has_twice_goes() -> None:
 def test_another_stand_in_at_each_site_is_enough() -> None:
     names = ["identity", "tanh", "relu6", "hardtanh"]
     positive, negative = (NORMAL.abs() + 0.01).clamp(max=0.9), -NORMAL.abs().clamp(max=0.9) - 0.01
-    banks = {"a": bank(names, positive, own="tanh"), "b": bank(names, negative, site="b", own="tanh")}
+    banks = {
+        "a": bank(names, positive, original_function="tanh"),
+        "b": bank(names, negative, site="b", original_function="tanh"),
+    }
     found = reduced(names, banks, drop="aliases")
     assert found.kept == ("identity", "tanh")
     assert {site: str(each) for site, each in found.dropped["relu6"].items()} == {
@@ -98,7 +103,7 @@ def test_a_combination_goes_only_where_it_was_asked_for() -> None:
     assert reduced(names, banks, drop="none").kept == tuple(names)
     assert reduced(names, banks, drop="aliases").kept == tuple(names)
     assert reduced(names, banks, drop="dependent").kept == ("relu", "identity")
-    assert reduced(names, {"act": bank(names, own="abs")}, drop="dependent").kept == ("relu", "abs")
+    assert reduced(names, {"act": bank(names, original_function="abs")}, drop="dependent").kept == ("relu", "abs")
     assert reduced(names, banks, drop="dependent", protected=names).kept == tuple(names)
 
 
@@ -135,7 +140,7 @@ def test_what_it_says_of_each_that_goes_is_so(
     names: list[str], sites: list[tuple[float, float]], drop: str, least: int
 ) -> None:
     inputs = {f"s{k}": scale * NORMAL + shift for k, (scale, shift) in enumerate(sites)}
-    banks = {site: bank(names, x, site=site, own=names[-1]) for site, x in inputs.items()}
+    banks = {site: bank(names, x, site=site, original_function=names[-1]) for site, x in inputs.items()}
     found = reduced(names, banks, drop=drop, least=least)
     assert [name for name in names if name in found.kept] == list(found.kept)
     assert names[-1] in found.kept
@@ -176,24 +181,27 @@ def test_a_supernet_is_relaxed_anew_without_what_is_there_twice() -> None:
     torch.manual_seed(0)
     make, x = relaxing(Small()), torch.randn(300, 1, 8, 8)
     space, told = ("relu", "relu6", "tanh", "identity", "hardtanh"), []
-    found = tidied(make, space, x, drop="aliases", widen=1, tell=told.append)
+    found = prune_redundant(make, space, x, drop="aliases", input_scale=1, tell=told.append)
     assert len(found.mixtures()) == 2
     assert {mixture.names for mixture in found.mixtures().values()} == {("relu", "tanh", "identity", "hardtanh")}
-    assert told == ["hygiene: 4 of 5 candidates are searched; without relu6: relu6 = relu"]
-    assert [m.names for m in tidied(make, space, x, drop="aliases", widen=1).mixtures().values()] == [
+    assert told == ["redundancy: 4 of 5 candidates are searched; without relu6: relu6 = relu"]
+    assert [m.names for m in prune_redundant(make, space, x, drop="aliases", input_scale=1).mixtures().values()] == [
         m.names for m in found.mixtures().values()
     ]
-    assert {mixture.names for mixture in tidied(make, space, x, drop="none").mixtures().values()} == {space}
+    assert {mixture.names for mixture in prune_redundant(make, space, x, drop="none").mixtures().values()} == {space}
 
 
 def test_nothing_goes_that_is_redundant_only_at_the_narrow_inputs_of_the_start() -> None:
     torch.manual_seed(0)
     make, x = relaxing(nn.Sequential(nn.Linear(8, 8), nn.ReLU())), torch.randn(200, 8)
     space = ("relu", "relu6", "elu", "celu", "hard_sigmoid", "identity", "abs")
-    narrow, wide = (tidied(make, space, x, drop="aliases", widen=widen).mixtures()["1"].names for widen in (1.0, 8.0))
+    narrow, wide = (
+        prune_redundant(make, space, x, drop="aliases", input_scale=input_scale).mixtures()["1"].names
+        for input_scale in (1.0, 8.0)
+    )
     assert narrow == ("relu", "elu", "hard_sigmoid", "abs")
     assert wide == ("relu", "relu6", "elu", "hard_sigmoid", "identity", "abs")
-    together = tidied(make, space, x, drop="dependent").mixtures()["1"].names
+    together = prune_redundant(make, space, x, drop="dependent").mixtures()["1"].names
     assert together == ("relu", "relu6", "elu", "hard_sigmoid", "identity")
 
 
@@ -201,11 +209,11 @@ def test_the_own_function_of_a_model_counts_where_it_joins() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(0.3), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     make, x = relaxing(model, init="original", normaliser="affine"), torch.randn(200, 8)
-    found = tidied(make, ("relu6", "tanh", "sin"), x, drop="aliases", widen=1).mixtures()
+    found = prune_redundant(make, ("relu6", "tanh", "sin"), x, drop="aliases", input_scale=1).mixtures()
     # the first site's own function is no stand-in for relu6, the second's is: relu6 stays
     assert found["1"].names == ("relu6", "tanh", "sin", "original")
     assert found["3"].names == ("relu6", "tanh", "sin", "relu")
-    one = tidied(make, ("tanh", "relu6", "relu"), x, drop="aliases", widen=1).mixtures()
+    one = prune_redundant(make, ("tanh", "relu6", "relu"), x, drop="aliases", input_scale=1).mixtures()
     assert one["1"].names == ("tanh", "relu", "original")
 
 
@@ -222,8 +230,11 @@ def test_a_residual_network_of_torchvision_is_inspected_site_by_site() -> None:
 
 
 def test_the_three_principles_are_checked() -> None:
-    def told(names: list[str], own: str, x: Tensor = NORMAL) -> list[tuple[bool | None, str]]:
-        return [(each.holds, each.found) for each in principles({"act": bank(names, x, own=own)})]
+    def told(names: list[str], original_function: str, x: Tensor = NORMAL) -> list[tuple[bool | None, str]]:
+        return [
+            (each.holds, each.found)
+            for each in principles({"act": bank(names, x, original_function=original_function)})
+        ]
 
     assert told(["sigmoid", "bounded_ramp"], "sigmoid") == [
         (True, "all take any number"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import nasact
-from nasact.report.shapes import MOST_ROWS, evaluator, own_functions
+from nasact.report.shapes import MOST_ROWS, evaluator, original_shapes
 
 X = np.linspace(-4, 4, 41)
 
@@ -44,7 +44,7 @@ def test_what_is_not_a_scalar_function_is_nan_unless_it_has_no_weight():
 def test_the_models_own_function_is_looked_up():
     genotype = sites(act=(("original",), [1.0], {}))
     np.testing.assert_allclose(evaluator(genotype, {"act": "tanh"})("act", X), np.tanh(X))
-    np.testing.assert_allclose(own_functions({"act": "tanh"})("act", X), np.tanh(X))
+    np.testing.assert_allclose(original_shapes({"act": "tanh"})("act", X), np.tanh(X))
 
 
 def test_a_derived_network_computes_what_is_drawn():

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from nasact.report.genotype_text import genotype_text, site_means, site_text
-from nasact.report.legend import how_to_read
+from nasact.report.legend import comparison_legend
 from nasact.report.result import Provenance, result_document
 from nasact.report.table import Column, Table, markdown
 from nasact.report.tables import (
@@ -137,7 +137,13 @@ def test_genotype_table_shows_spread_over_channels_and_parameters():
 
 
 def test_trials_table_tells_below_which_searches_collapsed_and_what_followed():
-    collapse = {"monitor": "weights", "epoch": 7, "sound": 6, "reason": "too much identity", "rolled_back_to": 4}
+    collapse = {
+        "monitor": "weights",
+        "epoch": 7,
+        "last_healthy_epoch": 6,
+        "reason": "too much identity",
+        "rolled_back_to": 4,
+    }
     text = collapse_text({**collapse, "action": "rolled back"})
     assert text == "collapsed at epoch 7 (weights: too much identity): rolled back to epoch 4"
     assert collapse_text({**collapse, "action": "stopped", "rolled_back_to": None}).endswith("identity): stopped")
@@ -235,10 +241,10 @@ def test_times():
 
 
 def test_how_to_read_explains_every_column_that_needs_it():
-    assert 4 <= len(how_to_read().splitlines()) <= 6
+    assert 4 <= len(comparison_legend().splitlines()) <= 6
     for word in ("test acc.", "95 % interval", "diff.", "Holm p", "no significant difference", "too few seeds"):
-        assert word in how_to_read()
-    assert len(how_to_read(short=True)) < 250
+        assert word in comparison_legend()
+    assert len(comparison_legend(short=True)) < 250
 
 
 def test_tables_print_without_heavy_imports():

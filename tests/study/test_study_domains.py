@@ -16,13 +16,13 @@ from nasact.study.domains import Subset
 TASK = {"dataset": "digits", "model": {"name": "mlp", "hidden": [64, 64]}}
 
 
-def study(**parts: Any) -> Study:
-    return Study.from_tree({"task": TASK, "search_space": "basic", **parts})
+def study(**sections: Any) -> Study:
+    return Study.from_tree({"task": TASK, "search_space": "basic", **sections})
 
 
-def only(**parts: Any) -> Any:
+def only(**sections: Any) -> Any:
     """The one parameter of a study."""
-    (parameter,) = study(**parts).parameters.values()
+    (parameter,) = study(**sections).parameters.values()
     return parameter
 
 
@@ -31,15 +31,15 @@ def test_whole_ends_make_whole_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "name"),
+    ("sections", "name"),
     [
         ({"search": {"temperature": {"low": 1, "high": 3}}}, "search.temperature.start"),
         ({"search": {"optimiser": {"lr": {"low": 1, "high": 3}}}}, "search.optimiser.lr"),
         ({"search": {"strategy": {"name": "darts", "lr": {"low": 1, "high": 3}}}}, "search.strategy.lr"),
     ],
 )
-def test_whole_ends_make_floats_where_the_field_holds_a_float(parts: dict[str, Any], name: str) -> None:
-    assert study(**parts).parameters == {name: FloatRange(low=1.0, high=3.0)}
+def test_whole_ends_make_floats_where_the_field_holds_a_float(sections: dict[str, Any], name: str) -> None:
+    assert study(**sections).parameters == {name: FloatRange(low=1.0, high=3.0)}
 
 
 def test_whole_ends_make_floats_where_a_model_declares_a_float() -> None:

@@ -23,8 +23,8 @@ LEAST = {"task": TASK, "search_space": "basic"}
 SHIPPED = shipped_names("studies")
 
 
-def study(**parts: Any) -> Study:
-    return Study.from_tree({**LEAST, **parts})
+def study(**sections: Any) -> Study:
+    return Study.from_tree({**LEAST, **sections})
 
 
 def test_defaults_are_filled_in_and_written_down() -> None:
@@ -40,7 +40,7 @@ def test_defaults_are_filled_in_and_written_down() -> None:
         },
         "search_space": ["relu", "tanh", "sigmoid", "identity"],
         "sites": {"include": ["*"], "exclude": [], "partial": False},
-        "hygiene": {"drop": "none", "tolerance": 0.01, "widen": 8.0},
+        "redundancy": {"drop": "none", "tolerance": 0.01, "input_scale": 8.0},
         "search": {
             "strategy": {"name": "gdas"},
             "regularisers": [],
@@ -48,7 +48,7 @@ def test_defaults_are_filled_in_and_written_down() -> None:
             "normaliser": "gumbel_hard",
             "kernel": {"name": "auto"},
             "init": "uniform",
-            "temperature": {"start": 10.0, "end": 0.1, "schedule": "linear", "slows_alpha": True},
+            "temperature": {"start": 10.0, "end": 0.1, "schedule": "linear", "scale_alpha_lr": True},
             "epochs": 20,
             "warmup": 0,
             "batch_size": 64,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nasact.tracking import RunIds, StudyInfo
 from nasact.tracking.events import Event, StudyFinished, TrialFinished, TrialStarted, files_of
-from nasact.tracking.outbox import DurableTracker
+from nasact.tracking.outbox import OutboxTracker
 
 INFO = StudyInfo(name="s", fingerprint="f", yaml="name: s\n")
 
@@ -65,7 +65,7 @@ def kinds(store: ListStore) -> list[str]:
     return [type(event).__name__ for event in store.events]
 
 
-def trial(tracker: DurableTracker, number: int) -> None:
+def trial(tracker: OutboxTracker, number: int) -> None:
     tracker.trial_started(number, f"k{number}", {"lr": 0.1})
     tracker.trial_report(number, {"phase": "search", "epoch": 1, "metrics": {"loss": 0.5}})
     tracker.trial_finished(number, "complete", {"acc": 0.9}, {"a.json": "{}"}, lambda: {"p": b"png"}, None)
@@ -73,7 +73,7 @@ def trial(tracker: DurableTracker, number: int) -> None:
 
 def test_a_healthy_store_gets_every_event_at_once_and_nothing_is_left_behind(tmp_path: Path) -> None:
     store = ListStore()
-    tracker = DurableTracker(store, tmp_path)
+    tracker = OutboxTracker(store, tmp_path)
     tracker.study_started(INFO)
     trial(tracker, 0)
     assert kinds(store) == ["StudyStarted", "TrialStarted", "TrialFinished"]
@@ -85,7 +85,7 @@ def test_a_healthy_store_gets_every_event_at_once_and_nothing_is_left_behind(tmp
 
 def test_reports_become_points_of_the_finished_trial(tmp_path: Path) -> None:
     store = ListStore()
-    tracker = DurableTracker(store, tmp_path)
+    tracker = OutboxTracker(store, tmp_path)
     tracker.study_started(INFO)
     trial(tracker, 0)
     finished = store.events[-1]
@@ -95,7 +95,7 @@ def test_reports_become_points_of_the_finished_trial(tmp_path: Path) -> None:
 
 def test_events_of_an_outage_arrive_in_order_when_the_store_is_back(tmp_path: Path) -> None:
     store = ListStore()
-    tracker = DurableTracker(store, tmp_path)
+    tracker = OutboxTracker(store, tmp_path)
     tracker.study_started(INFO)
     store.up = False
     trial(tracker, 0)
@@ -110,13 +110,13 @@ def test_events_of_an_outage_arrive_in_order_when_the_store_is_back(tmp_path: Pa
 def test_the_next_process_delivers_what_waited_with_its_files(tmp_path: Path) -> None:
     down = ListStore()
     down.up = False
-    first = DurableTracker(down, tmp_path / "a")
+    first = OutboxTracker(down, tmp_path / "a")
     first.study_started(INFO)
     trial(first, 0)
     first.study_finished("interrupted")
     (tmp_path / "a").rename(tmp_path / "b")
     store = ListStore()
-    second = DurableTracker(store, tmp_path / "b")
+    second = OutboxTracker(store, tmp_path / "b")
     second.study_started(INFO)
     assert kinds(store) == ["StudyStarted", "TrialStarted", "TrialFinished", "StudyFinished", "StudyStarted"]
     assert store.files == {"a.json": b"{}", "p.png": b"png"}
@@ -125,7 +125,7 @@ def test_the_next_process_delivers_what_waited_with_its_files(tmp_path: Path) ->
 def test_a_store_that_is_down_is_not_asked_again_at_once(tmp_path: Path) -> None:
     now = [0.0]
     store = ListStore()
-    tracker = DurableTracker(store, tmp_path, retry_after=30, clock=lambda: now[0])
+    tracker = OutboxTracker(store, tmp_path, retry_after=30, clock=lambda: now[0])
     tracker.study_started(INFO)
     store.up = False
     trial(tracker, 0)
@@ -147,7 +147,7 @@ def test_a_store_that_is_down_is_not_asked_again_at_once(tmp_path: Path) -> None
 def test_one_event_that_the_store_refuses_does_not_hold_up_the_others(tmp_path: Path) -> None:
     store = ListStore()
     store.refuses = (TrialStarted,)
-    tracker = DurableTracker(store, tmp_path)
+    tracker = OutboxTracker(store, tmp_path)
     tracker.study_started(INFO)
     trial(tracker, 0)
     trial(tracker, 1)
@@ -160,7 +160,7 @@ def test_one_event_that_the_store_refuses_does_not_hold_up_the_others(tmp_path: 
 
 def test_an_outage_is_one_line_of_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = ListStore()
-    tracker = DurableTracker(store, tmp_path)
+    tracker = OutboxTracker(store, tmp_path)
     tracker.study_started(INFO)
     store.up = False
     for number in range(5):
@@ -179,7 +179,7 @@ def test_figures_that_cannot_be_rendered_cost_the_figures_only(
         raise RuntimeError("no canvas")
 
     store = ListStore()
-    tracker = DurableTracker(store, tmp_path)
+    tracker = OutboxTracker(store, tmp_path)
     tracker.study_started(INFO)
     tracker.trial_finished(0, "complete", {"acc": 1.0}, {"a.json": "{}"}, broken, None)
     assert kinds(store)[-1] == "TrialFinished"
@@ -191,7 +191,7 @@ def test_a_full_disk_costs_the_spool_not_the_tracking(tmp_path: Path, caplog: py
     # A file where the folder should be refuses every write, for root too.
     (tmp_path / "tracking").write_text("")
     store = ListStore()
-    tracker = DurableTracker(store, tmp_path)
+    tracker = OutboxTracker(store, tmp_path)
     tracker.study_started(INFO)
     trial(tracker, 0)
     tracker.study_finished("complete")
@@ -200,7 +200,7 @@ def test_a_full_disk_costs_the_spool_not_the_tracking(tmp_path: Path, caplog: py
 
 
 def test_reports_that_are_not_reports_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tracker = DurableTracker(ListStore(), tmp_path)
+    tracker = OutboxTracker(ListStore(), tmp_path)
     tracker.study_started(INFO)
     tracker.trial_started(0, "k", {})
     tracker.trial_report(0, {"epoch": 1})
@@ -215,7 +215,7 @@ def test_interrupted_delivery_is_delivered_by_the_end_of_the_study(tmp_path: Pat
             return super().deliver(event)
 
     store = Interrupted()
-    tracker = DurableTracker(store, tmp_path)
+    tracker = OutboxTracker(store, tmp_path)
     tracker.study_started(INFO)
     with pytest.raises(KeyboardInterrupt):
         trial(tracker, 0)
@@ -227,7 +227,7 @@ def test_interrupted_delivery_is_delivered_by_the_end_of_the_study(tmp_path: Pat
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_event_is_lost_whatever_happens(tmp_path_factory: pytest.TempPathFactory, script: list[tuple[str]]) -> None:
     folder, store = tmp_path_factory.mktemp("study"), ListStore()
-    make = functools.partial(DurableTracker, store, folder)
+    make = functools.partial(OutboxTracker, store, folder)
     tracker, told = make(), 0
     tracker.study_started(INFO)
     for (step,) in script:

@@ -197,7 +197,7 @@ def test_an_empty_split_is_told_before_anything_is_trained() -> None:
 
 
 def paces(run: SearchRun) -> list[float]:
-    return [run.state.pace for _ in search(run, TRAIN, VAL, epochs=3, batch_size=16)]
+    return [run.state.alpha_lr_scale for _ in search(run, TRAIN, VAL, epochs=3, batch_size=16)]
 
 
 @pytest.mark.parametrize("normaliser", ["softmax", "sigmoid", "gumbel", "convex"])
@@ -212,7 +212,7 @@ def test_alpha_slows_down_with_the_temperature_where_weights_are_of_alpha_over_i
 def test_a_search_may_leave_alphas_learning_rate_alone() -> None:
     supernet = relax(network(), ("relu", "tanh", "sigmoid"))
     schedule = Exponential(1.0, 0.1)
-    run = begin_search(supernet, build("joint", {}), Options(), seed=3, schedule=schedule, slows_alpha=False)
+    run = begin_search(supernet, build("joint", {}), Options(), seed=3, schedule=schedule, scale_alpha_lr=False)
     assert paces(run) == [1.0, 1.0, 1.0]
 
 
@@ -221,7 +221,7 @@ def test_a_step_at_the_pace_of_its_temperature_moves_alpha_over_it_equally_far(t
     supernet = relax(network(), ("relu", "tanh", "sigmoid"))
     run = begin_search(supernet, build("joint", {"lr": 1e-2}), Options(), seed=3)
     supernet.set_temperature(temperature)
-    run.state.pace = temperature
+    run.state.alpha_lr_scale = temperature
     (alpha,) = supernet.arch_parameters()
     before = alpha.detach().clone()
     # Adam's first step is the learning rate, whatever the size of a gradient

@@ -15,9 +15,9 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is 
 
 FAULTS = """
 import ctypes, resource, sys, torch
-from nasact.training.process import keep_freed_memory, settle
-if "settle" in sys.argv:
-    settle(1)
+from nasact.training.process import keep_freed_memory, configure_process
+if "configure_process" in sys.argv:
+    configure_process(1)
     assert torch.get_num_threads() == 1
 malloc = ctypes.CDLL(None).malloc
 malloc.restype = ctypes.c_void_p
@@ -52,7 +52,7 @@ def run(*arguments: str, **environment: str) -> tuple[int, bool]:
 
 @glibc
 def test_memory_that_was_freed_is_not_fetched_from_the_system_again() -> None:
-    settled, told = run("settle")
+    settled, told = run("configure_process")
     assert told
     usual, _ = run()
     assert settled < usual / 10, f"{settled} page faults against {usual}"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import nasact.compare.seed_run
-from nasact.compare import Comparison, baseline_plans, compare, fresh_model, network_identity, single_genotypes
+from nasact.compare import Comparison, baseline_variants, compare, fresh_model, network_identity, single_genotypes
 from nasact.errors import NasactError
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype, SiteGene
@@ -150,7 +150,7 @@ def test_genotypes_that_build_the_same_network_have_one_identity(spec: TrialSpec
 
 
 def test_variants_of_a_seed_start_from_the_same_weights(spec: TrialSpec, data: Data, genotype: Genotype) -> None:
-    plans = baseline_plans(spec, data, genotype)
+    plans = baseline_variants(spec, data, genotype)
     states = [
         nasact.compare.seed_run.begin_retrain(spec, data, plan.genotypes[1], "compare", 1) for plan in plans.values()
     ]

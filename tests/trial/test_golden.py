@@ -23,7 +23,7 @@ TREE: dict[str, Any] = {
     "search_space": ["relu", "tanh", "snake", "identity"],
     "search": {
         "strategy": {"name": "darts", "order": 2, "lr": 0.03},
-        "temperature": {"start": 1.0, "end": 0.2, "slows_alpha": False},
+        "temperature": {"start": 1.0, "end": 0.2, "scale_alpha_lr": False},
         "epochs": 4,
         "warmup": 1,
         "optimiser": {"name": "adam", "lr": 0.01},

@@ -77,8 +77,8 @@ def test_a_search_that_is_rolled_back_derives_from_the_best_sound_epoch(make_spe
     spec = collapsing(make_spec, "roll_back")
     _, result = driver(run_trial(spec, load(spec)))
     history = [report["metrics"] for report in reported.history]
-    sound = history[: reported.collapse["sound"]]
-    best = max(range(len(sound)), key=lambda index: (sound[index]["val_accuracy"], -index)) + 1
+    healthy = history[: reported.collapse["last_healthy_epoch"]]
+    best = max(range(len(healthy)), key=lambda index: (healthy[index]["val_accuracy"], -index)) + 1
     assert result.collapse == {**reported.collapse, "action": "rolled back", "rolled_back_to": best}
     assert result.metrics["rolled_back_to"] == best < result.collapse["epoch"] == result.metrics["collapse_epoch"]
     assert result.metrics["search_val_accuracy"] == history[best - 1]["val_accuracy"]

@@ -188,7 +188,7 @@ def _dot(one: Tensors, other: Tensors) -> float:
     """Summed in single precision at least; one number is fetched from the device, not one a tensor."""
     if not one:
         return 0.0
-    parts = [
+    products = [
         torch.sum(a * b, dtype=torch.promote_types(a.dtype, torch.float32)) for a, b in zip(one, other, strict=True)
     ]
-    return float(torch.stack(parts).sum())
+    return float(torch.stack(products).sum())

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from nasact.bilevel.regularisers.base import Penalty, Perturbation, Regulariser, Seen, Setting
+from nasact.bilevel.regularisers.base import Penalty, Perturbation, Regulariser, RegulariserContext, Setting
 from nasact.bilevel.regularisers.beta_decay import BetaDecay
 from nasact.bilevel.regularisers.entropy import Entropy
 from nasact.bilevel.regularisers.l2 import L2
 from nasact.bilevel.regularisers.layer_mean import LayerMean
-from nasact.bilevel.regularisers.penalised_loss import penalised, penalties, perturbations, refusal, require_served
+from nasact.bilevel.regularisers.penalised_loss import penalised, penalties, perturbations, refusal, require_supported
 from nasact.bilevel.regularisers.sdarts import SDARTS
 from nasact.bilevel.regularisers.spectral import Spectral
 from nasact.options import from_options
@@ -57,7 +57,7 @@ __all__ = [
     "Penalty",
     "Perturbation",
     "Regulariser",
-    "Seen",
+    "RegulariserContext",
     "Setting",
     "Spectral",
     "build",
@@ -66,5 +66,5 @@ __all__ = [
     "penalties",
     "perturbations",
     "refusal",
-    "require_served",
+    "require_supported",
 ]

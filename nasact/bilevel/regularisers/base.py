@@ -12,7 +12,7 @@ from nasact.mixture import Normaliser
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class RegulariserContext:
     """A supernet as regularisers see it, everything by name.
 
     `kernels`: weights of convolutions and dense layers, (out, ...). `alphas` and `p` by site: (..., K), p the mixture
@@ -46,7 +46,7 @@ class Setting:
 class Penalty(Protocol):
     """A term added to a loss: a frozen record of hyperparameters and a pure function.
 
-    One that acts in a part of the search only tells its `parts` (see `parts.Part`).
+    One that acts in a part of the search only tells its `phases` (see `phases.SearchPhase`).
     """
 
     name: ClassVar[str]
@@ -59,7 +59,7 @@ class Penalty(Protocol):
         """Why it would mean nothing there; None where it serves."""
         ...
 
-    def __call__(self, seen: Seen) -> Tensor:
+    def __call__(self, context: RegulariserContext) -> Tensor:
         """A number of dimension 0, differentiable in what it is about."""
         ...
 

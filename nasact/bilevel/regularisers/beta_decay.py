@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.bilevel.regularisers.base import Seen, Setting
+from nasact.bilevel.regularisers.base import RegulariserContext, Setting
 from nasact.options import require_positive
 
 LOGITS = ("softmax", "gumbel", "gumbel_hard")
@@ -41,6 +41,6 @@ class BetaDecay:
             f"use {' or '.join(LOGITS)}"
         )
 
-    def __call__(self, seen: Seen) -> Tensor:
-        means = [torch.logsumexp(alpha, -1).mean() for alpha in seen.alphas.values()]
-        return self.coefficient * seen.progress * torch.stack(means).mean()
+    def __call__(self, context: RegulariserContext) -> Tensor:
+        means = [torch.logsumexp(alpha, -1).mean() for alpha in context.alphas.values()]
+        return self.coefficient * context.progress * torch.stack(means).mean()

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.bilevel.phases import Part
-from nasact.bilevel.regularisers.base import Seen, Setting
+from nasact.bilevel.phases import SearchPhase
+from nasact.bilevel.regularisers.base import RegulariserContext, Setting
 from nasact.errors import StudyError
 from nasact.options import require_choice, require_positive
 
@@ -40,10 +40,10 @@ class Entropy:
         require_choice("schedule", self.schedule, ("linear", "cosine"))
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def phases(self) -> tuple[SearchPhase, ...]:
         """The rise; at its very beginning lambda is still 0."""
         after = math.nextafter(self.start, 1.0)
-        return (Part(what="the rise of its coefficient", option="start", begin=self.start, acts_from=after),)
+        return (SearchPhase(what="the rise of its coefficient", option="start", begin=self.start, acts_from=after),)
 
     def refusal(self, setting: Setting) -> str | None:
         normaliser = setting.normaliser
@@ -58,8 +58,8 @@ class Entropy:
         part = max(0.0, (progress - self.start) / (1 - self.start))
         return self.coefficient * (part if self.schedule == "linear" else (1 - math.cos(math.pi * part)) / 2)
 
-    def __call__(self, seen: Seen) -> Tensor:
-        return self.strength(seen.progress) * torch.stack([entropy(p).mean() for p in seen.p.values()]).mean()
+    def __call__(self, context: RegulariserContext) -> Tensor:
+        return self.strength(context.progress) * torch.stack([entropy(p).mean() for p in context.p.values()]).mean()
 
 
 def entropy(p: Tensor) -> Tensor:

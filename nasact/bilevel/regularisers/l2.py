@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.bilevel.regularisers.base import Seen, Setting
+from nasact.bilevel.regularisers.base import RegulariserContext, Setting
 from nasact.options import require_positive
 
 
@@ -32,7 +32,7 @@ class L2:
     def refusal(self, setting: Setting) -> str | None:
         return None
 
-    def __call__(self, seen: Seen) -> Tensor:
-        if not seen.kernels:
+    def __call__(self, context: RegulariserContext) -> Tensor:
+        if not context.kernels:
             return torch.zeros(())
-        return self.coefficient * torch.stack([kernel.square().sum() for kernel in seen.kernels.values()]).sum()
+        return self.coefficient * torch.stack([kernel.square().sum() for kernel in context.kernels.values()]).sum()

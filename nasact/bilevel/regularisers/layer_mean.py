@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.bilevel.regularisers.base import Seen, Setting
+from nasact.bilevel.regularisers.base import RegulariserContext, Setting
 from nasact.errors import StudyError, did_you_mean
 
 ORIGINAL = "original"
@@ -61,21 +61,21 @@ class LayerMean:
             "."
         )
 
-    def __call__(self, seen: Seen) -> Tensor:
-        if self.per_site and len(self.per_site) != len(seen.p):
+    def __call__(self, context: RegulariserContext) -> Tensor:
+        if self.per_site and len(self.per_site) != len(context.p):
             raise StudyError(
-                f"regulariser 'layer_mean': per_site needs one entry for each of {len(seen.p)} sites, "
+                f"regulariser 'layer_mean': per_site needs one entry for each of {len(context.p)} sites, "
                 f"but got {len(self.per_site)}"
             )
-        factors = self.per_site or (1.0,) * len(seen.p)
+        factors = self.per_site or (1.0,) * len(context.p)
         terms = []
-        for (site, p), factor in zip(seen.p.items(), factors, strict=True):
+        for (site, p), factor in zip(context.p.items(), factors, strict=True):
             units = p.reshape(-1, p.shape[-1])
             term = self.coefficient * factor * _spread(units, units.mean(0, keepdim=True))
-            benchmark = seen.originals[site] if self.benchmark == ORIGINAL else self.benchmark
-            if self.delta and benchmark in seen.functions[site]:  # it may have been dropped from the search
+            benchmark = context.originals[site] if self.benchmark == ORIGINAL else self.benchmark
+            if self.delta and benchmark in context.functions[site]:  # it may have been dropped from the search
                 vertex = torch.zeros_like(units[0])
-                vertex[seen.functions[site].index(benchmark)] = 1.0
+                vertex[context.functions[site].index(benchmark)] = 1.0
                 term = term + self.delta * _spread(units, vertex)
             terms.append(term)
         return torch.stack(terms).sum()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from nasact.bilevel.regularisers.base import Penalty, Perturbation, Regulariser, Seen, Setting
+from nasact.bilevel.regularisers.base import Penalty, Perturbation, Regulariser, RegulariserContext, Setting
 from nasact.errors import Divergence, StudyError
 from nasact.mixture import Mixture
 
@@ -48,19 +48,19 @@ def penalised(
     joining = [each for each in penalties(regularisers) if on in (each.on, "both")]
     if not joining:
         return loss
-    seen = look(supernet, tensors, progress)
+    context = regulariser_context(supernet, tensors, progress)
     for each in joining:
-        term = each(seen)
+        term = each(context)
         if not bool(torch.isfinite(term)):
             raise Divergence(f"the regulariser {each.name!r} is {term.item()}")
         loss = loss + (term - term.detach()).to(loss)
     return loss
 
 
-def look(supernet: Supernet, tensors: dict[int, Tensor], progress: float) -> Seen:
+def regulariser_context(supernet: Supernet, tensors: dict[int, Tensor], progress: float) -> RegulariserContext:
     """The supernet with `tensors` in the place of its parameters, those that are not among them as they are.
 
-    Candidates that were dropped are not seen.
+    Candidates that were dropped are not context.
     """
     alphas, p, functions = {}, {}, {}
     for site, mixture in supernet.mixtures().items():
@@ -68,7 +68,7 @@ def look(supernet: Supernet, tensors: dict[int, Tensor], progress: float) -> See
         alphas[site] = alpha if mixture.alive_at is None else alpha.index_select(-1, mixture.alive_at)
         p[site] = mixture.normaliser.weights(alphas[site], mixture.temperature, False)
         functions[site] = tuple(itertools.compress(mixture.names, mixture.alive.tolist()))
-    return Seen(
+    return RegulariserContext(
         kernels=_kernels(supernet, tensors),
         alphas=alphas,
         p=p,
@@ -100,7 +100,7 @@ def refusal(regulariser: Regulariser, setting: Setting) -> str | None:
     return regulariser.refusal(setting)
 
 
-def require_served(regularisers: Sequence[Regulariser], supernet: Supernet, settings: Mapping[str, Setting]) -> None:
+def require_supported(regularisers: Sequence[Regulariser], supernet: Supernet, settings: Mapping[str, Setting]) -> None:
     """StudyError naming the first site where a regulariser would mean nothing, and why. `settings` by site."""
     names = [each.name for each in regularisers]
     for index, name in enumerate(names):
@@ -113,6 +113,6 @@ def require_served(regularisers: Sequence[Regulariser], supernet: Supernet, sett
                 raise StudyError(f"site {site!r}: regulariser {each.name!r} cannot serve: {reason}")
     if regularisers:
         with torch.no_grad():
-            seen = look(supernet, {}, 0.0)
+            context = regulariser_context(supernet, {}, 0.0)
             for penalty in penalties(regularisers):
-                penalty(seen)  # some can tell only now: one lambda for each site
+                penalty(context)  # some can tell only now: one lambda for each site

@@ -24,8 +24,8 @@ class SDARTS:
     `random` adds U(-eps, eps) to each mixture weight. `pgd` begins there and climbs the training loss by `steps` signed
     steps of 2 eps / steps, held within eps of p. Either is clipped to [0, 1] and divided by its sum (a row that has
     nothing left takes its largest entry), so that the distance to p may then be a little more than eps. eps rises
-    linearly from `start` to `end` over the search. Alpha's own step, look-ahead included, sees p as it is. `pgd` costs
-    `steps` passes more.
+    linearly from `start` to `end` over the search. The step of alpha, look-ahead included, uses p as it is.
+    `pgd` costs `steps` additional passes.
     """
 
     name: ClassVar[str] = "sdarts"

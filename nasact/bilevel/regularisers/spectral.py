@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nasact.bilevel.regularisers.base import Seen, Setting
+from nasact.bilevel.regularisers.base import RegulariserContext, Setting
 from nasact.errors import StudyError
 from nasact.options import require_positive
 
@@ -41,10 +41,10 @@ class Spectral:
     def refusal(self, setting: Setting) -> str | None:
         return None
 
-    def __call__(self, seen: Seen) -> Tensor:
-        if not seen.kernels:
+    def __call__(self, context: RegulariserContext) -> Tensor:
+        if not context.kernels:
             return torch.zeros(())
-        squares = [squared_norm(kernel.flatten(1), self.iterations) for kernel in seen.kernels.values()]
+        squares = [squared_norm(kernel.flatten(1), self.iterations) for kernel in context.kernels.values()]
         return self.coefficient / 2 * torch.stack(squares).sum()
 
 

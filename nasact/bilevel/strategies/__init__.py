@@ -22,7 +22,7 @@ from nasact.bilevel.strategies.implicit import Implicit
 from nasact.bilevel.strategies.joint import Joint
 from nasact.bilevel.strategies.random import Random
 from nasact.bilevel.strategies.shrink import Shrink
-from nasact.bilevel.strategies.state import SearchState, StepReport, Strategy, candidates_left
+from nasact.bilevel.strategies.state import SearchState, StepReport, Strategy, candidates_left_at_end
 from nasact.bilevel.strategies.unrolled import Unrolled
 from nasact.options import from_options
 from nasact.registry import Registry
@@ -70,7 +70,7 @@ __all__ = [
     "Unrolled",
     "alpha_moves_from",
     "build",
-    "candidates_left",
+    "candidates_left_at_end",
     "registered_name",
     "regularise",
     "weight_step",

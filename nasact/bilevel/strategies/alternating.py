@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nasact.bilevel.differentiable_optimiser import InnerStep, inner_step
-from nasact.bilevel.double_backward import second_derivatives_told
+from nasact.bilevel.double_backward import explain_missing_second_derivative
 from nasact.bilevel.hypergradients import Hypergradient, HypergradientFunction
 from nasact.bilevel.problem import Batch, Buffers, Problem, SupernetProblem, Tensors, gradients, trainable_weights
 from nasact.bilevel.strategies.perturbed_step import perturbed
@@ -48,7 +48,7 @@ def _hypergradient(
     looks_ahead: bool,
 ) -> Hypergradient:
     inner = inner_step(state.weight_optimiser, trainable_weights(state.supernet)) if looks_ahead else InnerStep(())
-    with second_derivatives_told():
+    with explain_missing_second_derivative():
         return hypergradient(problem, supernet.w, supernet.alpha, inner)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nasact.bilevel.regularisers import Regulariser, Setting, require_served
+from nasact.bilevel.regularisers import Regulariser, Setting, require_supported
 from nasact.bilevel.strategies.alpha_schedule import alpha_moves_from
 from nasact.bilevel.strategies.state import SearchState, Strategy
 from nasact.mixture import Normaliser
@@ -46,5 +46,5 @@ def regularise(strategy: Strategy, state: SearchState, regularisers: Sequence[Re
             )
             for name, mixture in state.supernet.mixtures().items()
         }
-        require_served(regularisers, state.supernet, settings)
+        require_supported(regularisers, state.supernet, settings)
     state.regularisers = tuple(regularisers)

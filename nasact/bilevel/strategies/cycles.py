@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from nasact.bilevel.hypergradients import Hypergradient, first_order
-from nasact.bilevel.phases import Part
+from nasact.bilevel.phases import SearchPhase
 from nasact.bilevel.problem import Batch, Loss, gradients
 from nasact.bilevel.strategies.alpha_schedule import rest
 from nasact.bilevel.strategies.alternating import alpha_gradient
@@ -60,12 +60,12 @@ class Cycles:
         return self.begin
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def phases(self) -> tuple[SearchPhase, ...]:
         """The cycles; one that was given no length at all is not wanted."""
         cycles = (
-            Part(what="the first cycle", option="begin", begin=0.0, end=self.begin),
-            Part(what="the cycle of alpha", option="end", begin=self.begin, end=self.end),
-            Part(what="the last cycle", option="end", begin=self.end, end=1.0),
+            SearchPhase(what="the first cycle", option="begin", begin=0.0, end=self.begin),
+            SearchPhase(what="the cycle of alpha", option="end", begin=self.begin, end=self.end),
+            SearchPhase(what="the last cycle", option="end", begin=self.end, end=1.0),
         )
         return tuple(cycle for cycle in cycles if cycle.begin < cycle.end)
 

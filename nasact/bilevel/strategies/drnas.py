@@ -38,7 +38,7 @@ class DrNAS:
     guarantee: ClassVar[str] = "an unbiased gradient of the expected validation loss and of the KL; order 1 in w"
     cost: ClassVar[str] = "about 2 times joint"
     normalisers: ClassVar[tuple[str, ...]] = ("dirichlet",)
-    why_these: ClassVar[str] = "it learns the distribution that the weights come from"
+    normalisers_reason: ClassVar[str] = "it learns the distribution that the weights come from"
 
     lr: float = 3e-3
     pull: float = 1e-3

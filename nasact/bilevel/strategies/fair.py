@@ -36,7 +36,7 @@ class Fair:
     guarantee: ClassVar[str] = "the gradient of the validation loss and of the gates' own term; order 1 in w"
     cost: ClassVar[str] = "about 2 times joint"
     normalisers: ClassVar[tuple[str, ...]] = ("sigmoid",)
-    why_these: ClassVar[str] = "its functions do not share a sum of one"
+    normalisers_reason: ClassVar[str] = "its functions do not share a sum of one"
 
     lr: float = 3e-3
     scale: float = 10.0

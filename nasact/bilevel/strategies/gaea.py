@@ -34,7 +34,7 @@ class GAEA:
     guarantee: ClassVar[str] = "weights stay on the simplex and above zero; on a linear loss exactly softmax(-lr t g)"
     cost: ClassVar[str] = "about 2 times joint"
     normalisers: ClassVar[tuple[str, ...]] = ("convex",)
-    why_these: ClassVar[str] = "its steps move the mixture weights themselves on a simplex"
+    normalisers_reason: ClassVar[str] = "its steps move the mixture weights themselves on a simplex"
 
     lr: float = 0.1
     slack: float = 1e-3

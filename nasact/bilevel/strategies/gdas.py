@@ -35,7 +35,7 @@ class GDAS:
     guarantee: ClassVar[str] = "the forward pass is that of a derived network; the gradient is straight-through, biased"
     cost: ClassVar[str] = "about 2 times joint"
     normalisers: ClassVar[tuple[str, ...]] = ("gumbel_hard",)
-    why_these: ClassVar[str] = "it draws one function at a time"
+    normalisers_reason: ClassVar[str] = "it draws one function at a time"
     temperature: ClassVar[tuple[float, float, str]] = (10.0, 0.1, "linear")
 
     lr: float = 3e-3

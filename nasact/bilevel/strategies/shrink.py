@@ -11,7 +11,7 @@ import torch
 
 from nasact.bilevel.differentiable_optimiser import inner_step
 from nasact.bilevel.hypergradients import Hypergradient, HypergradientFunction, first_order, second_order
-from nasact.bilevel.phases import Part
+from nasact.bilevel.phases import SearchPhase
 from nasact.bilevel.problem import Batch, Loss, trainable_weights
 from nasact.bilevel.strategies.alpha_schedule import rest
 from nasact.bilevel.strategies.alternating import alpha_gradient, alternate
@@ -68,13 +68,13 @@ class Shrink:
         return self.weights_only / self._stages
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def phases(self) -> tuple[SearchPhase, ...]:
         """The stages; alpha must move in each of them, save the last where that leaves no choice."""
         n, option = self._stages, "counts" if self.counts else "stages"
         decided = (self._told()[-1] if self.counts else self.last) == 1
         waits = [0.0 if decided and stage == n - 1 else self.weights_only for stage in range(n)]
         return tuple(
-            Part(
+            SearchPhase(
                 what=f"each of the {n} stages",
                 option=option,
                 begin=stage / n,
@@ -84,7 +84,7 @@ class Shrink:
             for stage, wait in enumerate(waits)
         )
 
-    def left_at_end(self, k: int) -> int:
+    def remaining_candidates(self, k: int) -> int:
         return self.left(k, self._stages - 1)
 
     @property

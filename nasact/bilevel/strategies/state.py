@@ -34,10 +34,10 @@ class SearchState:
     progress: float = 0.0
     """The part of the search that lies behind, warm-up not counted: from 0 to below 1. The loop tells it before each
     step, so that it need not be saved."""
-    pace: float = 1.0
+    alpha_lr_scale: float = 1.0
     """What part of its learning rate alpha has now. Told by the loop, as `progress` is."""
     regularisers: tuple[Regulariser, ...] = ()
-    """What joins the losses. Part of how the search was asked for, as the strategy is, and not saved either."""
+    """What joins the losses. SearchPhase of how the search was asked for, as the strategy is, and not saved either."""
 
     def state_dict(self) -> dict[str, Any]:
         """A copy that later steps do not change."""
@@ -78,12 +78,17 @@ class StepReport:
 
 
 class Strategy(Protocol):
-    """How `w` and alpha are updated: a frozen record of hyperparameters, its state apart in a `SearchState`.
+    """How `w` and alpha are updated: a frozen record of hyperparameters; the state is a separate `SearchState`.
 
-    One whose alpha rests at first, or for good, also tells `alpha_moves_from` (see `resting.alpha_moves_from`). One
-    that divides the search tells its `parts` (see `parts.Part`): a search in which they would be too short is refused.
-    One that drops candidates tells `left_at_end(k)`: how many of a site's k it leaves for `derive.top_k`. One that is
-    best annealed tells `temperature`: start, end and schedule, for a study that names none.
+    Optional attributes:
+
+    - `alpha_moves_from`: progress (0..1) at which alpha starts to be updated; None: never. Default 0.
+    - `phases`: the phases that the strategy divides a search into (`phases.SearchPhase`). A study whose search is too
+      short for them is refused.
+    - `remaining_candidates(k)`: how many of the k candidates of a site are left at the end. Default k.
+    - `temperature`: (start, end, schedule) of a study that names no temperature. Default: constant 1.
+    - `weight_steps`: whether the strategy takes steps of `w` alone. Default True.
+    - `normalisers_reason`: why the strategy supports only its `normalisers`; part of the refusal.
     """
 
     source: ClassVar[str]
@@ -91,7 +96,7 @@ class Strategy(Protocol):
     cost: ClassVar[str]
     normalisers: ClassVar[tuple[str, ...]]
     """Those that it can serve, the first being what a study gets that names none; empty: it serves all. One that names
-    some says in `why_these` what the others lack."""
+    some says in `normalisers_reason` what the others lack."""
 
     @property
     def lr(self) -> float: ...
@@ -107,9 +112,9 @@ class Strategy(Protocol):
         ...
 
 
-def candidates_left(strategy: Strategy, k: int) -> int:
+def candidates_left_at_end(strategy: Strategy, k: int) -> int:
     """How many of the k candidates of a site are left at the end of a search."""
-    told: int = strategy.left_at_end(k) if hasattr(strategy, "left_at_end") else k
+    told: int = strategy.remaining_candidates(k) if hasattr(strategy, "remaining_candidates") else k
     return told
 
 
@@ -146,9 +151,9 @@ def start(
     return SearchState(supernet, weight_optimiser, made, loss)
 
 
-def cannot_serve(name: str, strategy: type[Strategy] | Strategy, normaliser: str) -> str:
+def unsupported_normaliser(name: str, strategy: type[Strategy] | Strategy, normaliser: str) -> str:
     """Why the strategy called `name` is not given that normaliser, and which it is to be given."""
-    reason: str = getattr(strategy, "why_these", "it is made for others")
+    reason: str = getattr(strategy, "normalisers_reason", "it is made for others")
     return (
         f"strategy {name!r} cannot serve normaliser {normaliser!r}: {reason}; use {' or '.join(strategy.normalisers)}"
     )
@@ -158,7 +163,7 @@ def require_normaliser(name: str, strategy: Strategy, supernet: Supernet) -> Non
     """StudyError naming the first site whose mixture weights come from a normaliser that it does not serve."""
     for site, mixture in supernet.mixtures().items():
         if mixture.normaliser_name not in strategy.normalisers:
-            raise StudyError(f"site {site!r}: {cannot_serve(name, strategy, mixture.normaliser_name)}")
+            raise StudyError(f"site {site!r}: {unsupported_normaliser(name, strategy, mixture.normaliser_name)}")
 
 
 def train_mode(supernet: Supernet) -> None:
@@ -174,14 +179,14 @@ def forward(state: SearchState, batch: Batch) -> Tensor:
 
 
 def move_alpha(state: SearchState, grads: Gradients) -> None:
-    """One step of alpha at its pace, then back to the set that its normaliser allows."""
+    """One step of alpha at its alpha_lr_scale, then back to the set that its normaliser allows."""
     alphas = state.supernet.arch_parameters()
     require_finite_gradients(state, grads)
     set_gradients(alphas, grads)
     rates = [group["lr"] for group in state.alpha_optimiser.param_groups]
     try:
         for group, rate in zip(state.alpha_optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * state.pace
+            group["lr"] = rate * state.alpha_lr_scale
         state.alpha_optimiser.step()
     finally:
         for group, rate in zip(state.alpha_optimiser.param_groups, rates, strict=True):

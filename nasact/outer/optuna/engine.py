@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nasact.errors import NasactError, StoreError
 from nasact.outer.files import write_text
-from nasact.outer.optuna.pruning import Watch
+from nasact.outer.optuna.pruning import TrialPruner
 from nasact.outer.optuna.sampling import suggest
 from nasact.outer.optuna.storage import epochs_of, one_line, opened, reading, record
 from nasact.outer.plan import planned
@@ -40,54 +40,54 @@ def run_trials(study: Study, store: StudyDirectory, run_trial: RunTrial, events:
     The caller holds the directory's lock. KeyboardInterrupt and StoreError leave the running trial resumable.
     """
     total = planned(study, events)
-    with opened(store, study) as remembered:
-        _Loop(study, store, run_trial, events, remembered).run(total)
-        return [record(frozen) for frozen in remembered.get_trials(deepcopy=False)]
+    with opened(store, study) as optuna_study:
+        _Loop(study, store, run_trial, events, optuna_study).run(total)
+        return [record(frozen) for frozen in optuna_study.get_trials(deepcopy=False)]
 
 
 def read_trials(store: StudyDirectory) -> list[TrialRecord]:
     """The records of a study that exists, without running or changing anything."""
     if not store.database.exists():
         return []
-    with reading(store) as remembered:
-        return [record(frozen) for frozen in remembered.get_trials(deepcopy=False)] if remembered else []
+    with reading(store) as optuna_study:
+        return [record(frozen) for frozen in optuna_study.get_trials(deepcopy=False)] if optuna_study else []
 
 
 class _Loop:
     """One process's work on a study whose database is open."""
 
     def __init__(
-        self, study: Study, store: StudyDirectory, run_trial: RunTrial, events: Callbacks, remembered: optuna.Study
+        self, study: Study, store: StudyDirectory, run_trial: RunTrial, events: Callbacks, optuna_study: optuna.Study
     ) -> None:
         self.study = study
         self.store = store
         self.run_trial = run_trial
         self.events = events
-        self.remembered = remembered
+        self.optuna_study = optuna_study
 
     def run(self, total: int) -> None:
-        before = [record(frozen) for frozen in self.remembered.get_trials(deepcopy=False)]
+        before = [record(frozen) for frozen in self.optuna_study.get_trials(deepcopy=False)]
         best = best_so_far(before)
         self.events.study_started(
             total,
             finished=sum(one.finished for one in before),
             best=None if best is None or best.value is None else (best.value, best.number),
         )
-        interrupted = self.remembered.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        interrupted = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         while self._finished() < total:
             frozen = interrupted.pop(0) if interrupted else None
             self._attempt(frozen or self._asked())
 
     def _finished(self) -> int:
-        return sum(trial.state.is_finished() for trial in self.remembered.get_trials(deepcopy=False))
+        return sum(trial.state.is_finished() for trial in self.optuna_study.get_trials(deepcopy=False))
 
     def _asked(self) -> FrozenTrial:
-        number = self.remembered.ask().number
-        return self.remembered.get_trials(deepcopy=False)[number]
+        number = self.optuna_study.ask().number
+        return self.optuna_study.get_trials(deepcopy=False)[number]
 
     def _attempt(self, frozen: FrozenTrial) -> None:
         """Run one trial to its end, whether it is new or was left RUNNING by a process that was killed."""
-        trial = Trial(self.remembered, frozen._trial_id)
+        trial = Trial(self.optuna_study, frozen._trial_id)
         params = {name: suggest(trial, name, parameter) for name, parameter in self.study.parameters.items()}
         self.events.trial_started(trial.number, params)
         epochs, attrs = epochs_of(frozen), frozen.user_attrs
@@ -116,17 +116,17 @@ class _Loop:
             return
         key = spec.key()
         trial.set_user_attr("key", key)
-        twin = self._twin(key)
+        twin = self._find_duplicate(key)
         if twin is not None:
             trial.set_user_attr("reused_from", twin)
         directory = self.store.trial_directory(key)
         warmup = spec.search.warmup
         if warmup:
             trial.set_user_attr("warmup", warmup)
-        watch = None if twin is not None else Watch(self.remembered, self.study, trial, frozen, warmup)
-        self._finish(trial, self._drive(trial, spec, directory, watch))
+        pruner = None if twin is not None else TrialPruner(self.optuna_study, self.study, trial, frozen, warmup)
+        self._finish(trial, self._drive(trial, spec, directory, pruner))
 
-    def _drive(self, trial: Trial, spec: TrialSpec, directory: Path, watch: Watch | None) -> TrialResult:
+    def _drive(self, trial: Trial, spec: TrialSpec, directory: Path, pruner: TrialPruner | None) -> TrialResult:
         """Hear a trial to its end. What goes wrong inside it is its failure; what goes wrong on the disk is ours."""
         prune: bool | None = None
         with contextlib.closing(self.run_trial(spec, directory)) as reports:
@@ -148,11 +148,11 @@ class _Loop:
                     kind = "" if isinstance(error, NasactError) else f"{type(error).__name__}: "
                     return _failed(f"{kind}{one_line(error)}")
                 self.events.report(trial.number, report)
-                prune = watch.prunes(report) if watch else False
+                prune = pruner.prunes(report) if pruner else False
 
-    def _twin(self, key: str) -> int | None:
+    def _find_duplicate(self, key: str) -> int | None:
         """The number of a complete trial that trained the very same spec."""
-        complete = self.remembered.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return next((trial.number for trial in complete if trial.user_attrs.get("key") == key), None)
 
     def _finish(self, trial: Trial, result: TrialResult) -> None:
@@ -165,9 +165,9 @@ class _Loop:
         # Told last: a kill in between makes the listeners hear of this end twice rather than never.
         self.events.trial_finished(trial.number, result)
         if result.status == "complete":
-            self.remembered.tell(trial, value)
+            self.optuna_study.tell(trial, value)
         else:
-            self.remembered.tell(trial, state=TrialState.PRUNED if result.status == "pruned" else TrialState.FAIL)
+            self.optuna_study.tell(trial, state=TrialState.PRUNED if result.status == "pruned" else TrialState.FAIL)
 
     def _fail(self, trial: Trial, reason: str) -> None:
         self._finish(trial, _failed(reason))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nasact.trial import Report
 
 
-class Watch:
+class TrialPruner:
     """Hears one trial's reports, from its first epoch on: a trial that continues repeats what it reported before.
 
     Steps count the epochs after the first `warmup`: before alpha moves, trials that differ in alpha's settings are
@@ -24,7 +24,7 @@ class Watch:
     """
 
     def __init__(
-        self, remembered: optuna.Study, study: Study, trial: Trial, frozen: FrozenTrial, warmup: int = 0
+        self, optuna_study: optuna.Study, study: Study, trial: Trial, frozen: FrozenTrial, warmup: int = 0
     ) -> None:
         # here, because monitors need torch, and who only reads a study must not wait for it
         from nasact.monitors import better, build_monitors
@@ -41,7 +41,7 @@ class Watch:
         if self._last:
             # Hyperband stores that a rung was reached before its answer can be acted upon; asked a second time, it
             # answers for the next rung. So ask a copy that was never asked; and the real one, to store the rung.
-            self._pruned_at_last = _asked_again(remembered, study, frozen)
+            self._pruned_at_last = _asked_again(optuna_study, study, frozen)
             trial.should_prune()
 
     def prunes(self, report: Report) -> bool:
@@ -67,15 +67,15 @@ class Watch:
             self._trial.set_user_attr("epochs", self._heard)
 
 
-def _asked_again(remembered: optuna.Study, study: Study, frozen: FrozenTrial) -> bool:
+def _asked_again(optuna_study: optuna.Study, study: Study, frozen: FrozenTrial) -> bool:
     """What the pruner says to the last stored report of `frozen`: all that came before it, replayed in memory."""
     replay = optuna.create_study(
-        study_name=remembered.study_name,
+        study_name=optuna_study.study_name,
         direction="maximize",
         sampler=RandomSampler(seed=0),
         pruner=build_pruner(study),
     )
-    replay.add_trials(remembered.get_trials(deepcopy=False)[: frozen.number])
+    replay.add_trials(optuna_study.get_trials(deepcopy=False)[: frozen.number])
     trial = replay.ask()
     decision = False
     for step, value in sorted(frozen.intermediate_values.items()):

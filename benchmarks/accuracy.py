@@ -24,10 +24,10 @@ from timing import Spread
 
 from nasact import activations
 from nasact.compare.seed_run import Job, splits, train_seed_run
+from nasact.files import write_json
 from nasact.report.statistics import ci95, mean, std
 from nasact.study import Study, TrialSpec
 from nasact.tasks import load_data
-from nasact.training.files import write_json
 from nasact.trial import run_trial, trial_key
 
 KERNELS = ("table", "reference", "fused")

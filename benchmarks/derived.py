@@ -30,11 +30,11 @@ from report import Group, Results, Row, machine, publish
 from torch import nn
 
 from nasact.compare import single_genotypes
+from nasact.files import write_json
 from nasact.report.statistics import compare_variants, mean, std
 from nasact.study import Study, TrialSpec
 from nasact.tasks import Data, Split, load_data
 from nasact.training.checkpoint import Checkpoint
-from nasact.training.files import write_json
 from nasact.training.metrics import evaluate
 from nasact.training.process import configure_process
 from nasact.trial import TrialResult, begin_retrain, derived_model, retrain_epochs, run_trial, trial_key

@@ -33,11 +33,11 @@ from report import Group, Results, Row, machine, publish
 from torch import nn
 
 from nasact import bilevel, derivation
+from nasact.files import write_json
 from nasact.report.statistics import mean, std
 from nasact.study.spec import Optimiser
 from nasact.supernet import Genotype, relax
 from nasact.tasks import Data, build_model
-from nasact.training.files import write_json
 from nasact.training.loop import FitState, begin_fit, begin_search, fit, search
 from nasact.training.process import configure_process
 from nasact.training.schedule import Constant, Exponential, Linear, Schedule

@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nasact.version import __version__
+
 if TYPE_CHECKING:
     from nasact.activations import Candidate, register_function
     from nasact.errors import NasactError
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from nasact.report.frames import comparison_frame, trials_frame
     from nasact.study import Study
     from nasact.supernet import Genotype, Supernet, derive, find_sites, relax
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Candidate": "nasact.activations",

@@ -57,6 +57,20 @@ class Divergence(NasactError):
     exit_code = 3
 
 
+def one_line(text: object, limit: int | None = None) -> str:
+    """`text` on one line of at most `limit` characters; for an exception without a message, its type."""
+    line = " ".join(str(text).split())
+    if not line and isinstance(text, BaseException):
+        line = type(text).__name__
+    return line if limit is None or len(line) <= limit else line[: limit - 3] + "..."
+
+
+def error_line(error: BaseException, limit: int | None = None) -> str:
+    """`ValueError: its message` on one line of at most `limit` characters; the type alone without a message."""
+    name = type(error).__name__
+    return one_line(f"{name}: {error}" if str(error).strip() else name, limit)
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """` Did you mean 'darts'?`, or an empty string where nothing is near."""
     near = difflib.get_close_matches(str(name), list(known), n=2, cutoff=0.6)

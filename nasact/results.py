@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from nasact.supernet import Genotype
 from nasact.training.loop import WeightsOverTime
+from nasact.trial_status import Status
 
 Phase = Literal["search", "retrain"]
-Status = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import Any, Literal, cast
 from nasact.mixture import kernels
 from nasact.redundancy import EXAMPLES, LEAST, inspect_banks, prune_redundant, redundancy_report, spread_examples
 from nasact.study import TrialSpec
+from nasact.study_model import build_study_model
 from nasact.supernet import Supernet, relax
-from nasact.tasks import Data, build_model
+from nasact.tasks import Data
 from nasact.training.schedule import build_schedule
 from nasact.training.seeds import RandomStream, derive_seed
 
@@ -21,15 +22,9 @@ from nasact.training.seeds import RandomStream, derive_seed
 def begin_supernet(spec: TrialSpec, data: Data, tell: Callable[[str], None] | None = None) -> Supernet:
     """The supernet of a trial before its first step; `tell` hears which candidates redundancy left out, and why."""
     seed = derive_seed(spec.seed, "search")
-    component, options = spec.task.model, spec.search
+    options = spec.search
     with RandomStream(derive_seed(seed, "build")):
-        model = build_model(
-            component.name,
-            component.options,
-            input_shape=data.input_shape,
-            classes=data.classes,
-            seed=derive_seed(seed, "model"),
-        ).to(data.train.x.device)
+        model = build_study_model(spec, data, seed=derive_seed(seed, "model")).to(data.train.x.device)
         relaxed = partial(
             relax,
             model,

@@ -18,18 +18,20 @@ from torch import Tensor, nn
 
 from nasact import bilevel, derivation, monitors
 from nasact.errors import Divergence, GenotypeError, MixtureError
-from nasact.results import Phase, Report, Status, TrialResult, trial_metrics
+from nasact.files import write_json
+from nasact.results import Phase, Report, TrialResult, trial_metrics
 from nasact.study import TrialSpec
+from nasact.study_model import build_study_model
 from nasact.supernet import Genotype
 from nasact.supernet_setup import begin_supernet
-from nasact.tasks import Data, Split, build_model, data_fingerprint
+from nasact.tasks import Data, Split, data_fingerprint
 from nasact.tasks.split import digest
 from nasact.training.checkpoint import Checkpoint
-from nasact.training.files import write_json
 from nasact.training.loop import Epoch, FitState, SearchRun, WeightsOverTime, begin_fit, begin_search, fit, search
 from nasact.training.metrics import evaluate
 from nasact.training.schedule import build_schedule
 from nasact.training.seeds import derive_seed
+from nasact.trial_status import Status
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +73,7 @@ def trial_key(spec: TrialSpec, data: Data) -> str:
 
 def derived_model(spec: TrialSpec, data: Data, genotype: Genotype, seed: int) -> nn.Module:
     """A fresh network of the study with the activations of `genotype`, its weights initialised by `seed`."""
-    component = spec.task.model
-    model = build_model(
-        component.name, component.options, input_shape=data.input_shape, classes=data.classes, seed=seed
-    )
-    return genotype.apply(model).to(data.train.x.device)
+    return genotype.apply(build_study_model(spec, data, seed=seed)).to(data.train.x.device)
 
 
 def begin_retrain(spec: TrialSpec, data: Data, genotype: Genotype, *names: object) -> FitState:

@@ -25,10 +25,10 @@ from genotypes.batched import Averages, Networks, adam, train_epoch
 from report import machine
 from scipy.stats import spearmanr
 
+from nasact.files import write_json
 from nasact.report.statistics import mean
 from nasact.tasks import Data, build_model
 from nasact.training.batches import batches
-from nasact.training.files import write_json
 from nasact.training.process import configure_process
 from nasact.training.seeds import derive_seed
 

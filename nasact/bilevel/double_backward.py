@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nasact.errors import ModelError
+from nasact.errors import ModelError, one_line
 
 
 class NoSecondDerivative(ModelError):
@@ -45,7 +45,7 @@ def explain_missing_second_derivative() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         if "derivative" not in reason or "not implemented" not in reason:
             raise
         raise NoSecondDerivative(reason) from error

@@ -8,7 +8,6 @@ from typing import NoReturn
 
 import click
 
-from nasact import __version__
 from nasact.cli.check import check
 from nasact.cli.export import export
 from nasact.cli.listing import list_group
@@ -16,6 +15,7 @@ from nasact.cli.search import search
 from nasact.cli.show import show
 from nasact.cli.ui import ui
 from nasact.errors import NasactError
+from nasact.version import __version__
 
 INTERRUPTED = 130
 

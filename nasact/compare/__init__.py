@@ -9,7 +9,6 @@ from nasact.compare.seed_run import SeedRun
 from nasact.compare.variants import (
     VariantPlan,
     baseline_variants,
-    fresh_model,
     network_identity,
     single_genotypes,
     site_options,
@@ -22,7 +21,6 @@ __all__ = [
     "VariantPlan",
     "baseline_variants",
     "compare",
-    "fresh_model",
     "network_identity",
     "single_genotypes",
     "site_options",

@@ -10,12 +10,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from nasact.compare.seed_run import Job, Purpose, SeedRun, splits, train_seed_run
-from nasact.compare.variants import VariantPlan, fresh_model, network_identity
+from nasact.compare.variants import VariantPlan, network_identity
 from nasact.compare.worker_pool import Workers
+from nasact.files import write_atomically, write_json
 from nasact.study import TrialSpec
+from nasact.study_model import build_study_model
 from nasact.supernet import Genotype, find_sites
 from nasact.tasks import Data, Split, data_fingerprint
-from nasact.training.files import write_atomically, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class RunCache:
         self._progress, self._total = progress, total
         self._known: dict[str, SeedRun] = {}
         self._splits: dict[Purpose, tuple[Split, Split]] = {}
-        report = find_sites(fresh_model(spec, data), partial=True)
+        report = find_sites(build_study_model(spec, data), partial=True)
         self._original_functions = {site.name: site.function for site in report.sites}
         budget = spec.model_dump(mode="json", include={"seed", "task", "search", "retrain"})
         budget["search"] = {name: budget["search"][name] for name in ("optimiser", "batch_size")}

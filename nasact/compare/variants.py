@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from nasact.mixture import ORIGINAL
 from nasact.study import TrialSpec
+from nasact.study_model import build_study_model
 from nasact.supernet import Genotype
-from nasact.tasks import Data, build_model
+from nasact.tasks import Data
 from nasact.training.seeds import generator
 
 
@@ -28,7 +27,7 @@ class VariantPlan:
 def baseline_variants(spec: TrialSpec, data: Data, genotype: Genotype) -> dict[str, VariantPlan]:
     """The derived network and every baseline that is known before anything is trained."""
     seeds, top_k = spec.compare.seeds, genotype.top_k
-    model = fresh_model(spec, data)
+    model = build_study_model(spec, data)
     options = site_options(spec, data)
     plans = {"derived": VariantPlan("derived", f"derived (k = {top_k})", (genotype,) * seeds)}
     for name in spec.compare.baselines:
@@ -51,15 +50,8 @@ def baseline_variants(spec: TrialSpec, data: Data, genotype: Genotype) -> dict[s
 
 def single_genotypes(spec: TrialSpec, data: Data) -> dict[str, Genotype]:
     """Each candidate of the bank at every site."""
-    model = fresh_model(spec, data)
+    model = build_study_model(spec, data)
     return {name: Genotype.uniform(model, name, **site_options(spec, data)) for name in spec.search_space}
-
-
-def fresh_model(spec: TrialSpec, data: Data) -> torch.nn.Module:
-    component = spec.task.model
-    return build_model(
-        component.name, component.options, input_shape=data.input_shape, classes=data.classes, seed=spec.seed
-    )
 
 
 def site_options(spec: TrialSpec, data: Data) -> dict[str, Any]:

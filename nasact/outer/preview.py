@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from nasact import bilevel, derivation, monitors
 from nasact.bilevel import Batch
-from nasact.compare import fresh_model
 from nasact.outer.data import load_study_data
 from nasact.study import Study, TrialSpec
+from nasact.study_model import build_study_model
 from nasact.supernet import Site, Supernet, find_sites, site_shapes
 from nasact.supernet_setup import bank_redundancy
 from nasact.tasks import Data, Split
@@ -56,7 +56,7 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
     spec = study.spec
     data = load_study_data(spec, data_dir=data_dir, download=download)
     supernet = begin_supernet(spec, data)
-    model = fresh_model(spec, data)
+    model = build_study_model(spec, data)
     report = find_sites(model, include=spec.sites.include, exclude=spec.sites.exclude)
     shapes = site_shapes(model, data.train.x[:2])
     train, val = _batch(data.train, spec.search.batch_size), _batch(data.val, spec.search.batch_size)

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import nasact
+from nasact.version import __version__
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "optuna", "mlflow", "onnx", "onnxruntime")
 
@@ -57,7 +57,7 @@ def origin(seed: int) -> Origin:
 
 def versions() -> dict[str, str]:
     """Python, nasact and the libraries that numbers depend on, as far as they are installed."""
-    found = {"python": platform.python_version(), "nasact": nasact.__version__}
+    found = {"python": platform.python_version(), "nasact": __version__}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

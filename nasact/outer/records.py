@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nasact.errors import StudyError
 from nasact.registry import Registry
+from nasact.trial_status import STATUSES, Status, TrialScore, best_trial
 
 if TYPE_CHECKING:
     from nasact.outer.callbacks import Callbacks
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from nasact.study import Study, TrialSpec
     from nasact.trial import Report, TrialResult
 
-Status: TypeAlias = Literal["complete", "pruned", "failed", "running"]
 # The objective, read from a TrialResult's metrics. What pruners compare is read from a search report's: outer.prune_by.
 OBJECTIVE = "derived_val_accuracy"
 
@@ -60,9 +60,10 @@ ENGINES.register("optuna", _optuna)
 
 
 def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial of the highest value, the earliest among equals; None before there is one."""
-    complete = [record for record in records if record.status == "complete" and record.value is not None]
-    return max(complete, key=lambda record: (record.value, -record.number), default=None)
+    """The record of the best trial (`trial_status.best_trial`); None before there is one."""
+    by_number = {record.number: record for record in records}
+    best = best_trial(TrialScore(record.number, record.status, record.value) for record in records)
+    return None if best is None else by_number[best.number]
 
 
 def best_of(records: Sequence[TrialRecord], study: str) -> TrialRecord:
@@ -83,4 +84,4 @@ def counts(records: Sequence[TrialRecord]) -> dict[str, int]:
     """How many trials have each status, and how many of them cost nothing because they were reused."""
     by_status = Counter(record.status for record in records)
     reused = sum(record.reused_from is not None for record in records)
-    return {status: by_status[status] for status in ("complete", "pruned", "failed", "running")} | {"reused": reused}
+    return {status: by_status[status] for status in STATUSES} | {"reused": reused}

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasact.compare import Comparison, compare, fresh_model, site_options
+from nasact.compare import Comparison, compare, site_options
 from nasact.errors import StoreError, StudyError
+from nasact.files import json_ready, write_json
 from nasact.monitors import build_monitors, require_site
 from nasact.outer.callbacks import Callbacks, NullCallbacks
 from nasact.outer.data import load_study_data
 from nasact.outer.dispatcher import Listener
-from nasact.outer.files import finite, write_json
 from nasact.outer.preview import require_monitors
 from nasact.outer.provenance import Origin, origin
 from nasact.outer.records import ENGINES, TrialRecord, best_of
@@ -29,6 +29,7 @@ from nasact.report.result import Provenance, result_document
 from nasact.report.statistics import mean
 from nasact.report.tables import comparison_table
 from nasact.study import Study, TrialSpec
+from nasact.study_model import build_study_model
 from nasact.supernet import find_sites
 from nasact.tasks import Data
 from nasact.tracking import NullTracker, StudyInfo, Tracker
@@ -196,14 +197,16 @@ class _Stages:
         """The earlier result where this one says the same: to look again must not change who computed it, and when."""
         with contextlib.suppress(StoreError):
             before = self.store.read_result()
-            if before is not None and before | {"provenance": None} == finite(document) | {"provenance": None}:
+            if before is not None and before | {"provenance": None} == json_ready(document) | {"provenance": None}:
                 return before
         return None
 
 
 def _original_functions(spec: TrialSpec, data: Data) -> Mapping[str, str]:
     """The model's own function by site; also the moment at which a model without any site is refused."""
-    return {site.name: site.function for site in find_sites(fresh_model(spec, data), **site_options(spec, data)).sites}
+    return {
+        site.name: site.function for site in find_sites(build_study_model(spec, data), **site_options(spec, data)).sites
+    }
 
 
 def _require_monitors(spec: TrialSpec, data: Data, sites: Iterable[str]) -> None:

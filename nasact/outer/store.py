@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from nasact.errors import StoreError, StudyError, did_you_mean
-from nasact.outer.files import read_json, write_json, write_text
+from nasact.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from nasact.study import Study

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nasact.errors import StoreError
-from nasact.outer.files import read_json
+from nasact.files import read_json
 from nasact.outer.records import TrialRecord, best_so_far
 from nasact.outer.store import StudyDirectory
 from nasact.report.result import Provenance, result_document

@@ -9,14 +9,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nasact.errors import NasactError, StoreError
+from nasact.errors import NasactError, StoreError, error_line
+from nasact.files import write_atomically
 from nasact.outer.store import StudyDirectory
 from nasact.study import Study, TrialSpec
+from nasact.study_model import build_study_model
 from nasact.supernet import Genotype
-from nasact.tasks import Data, build_model
-from nasact.training.files import write_atomically
+from nasact.tasks import Data
 
 SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class SavedShape:
+    """The shape of the task as `model.pt` has it: nothing has to be loaded to build the model again."""
+
+    input_shape: tuple[int, ...]
+    classes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +74,11 @@ def load_network(store: StudyDirectory) -> TrainedNetwork:
         raise
     except Exception as error:
         # torch raises pickle, zip and runtime errors for a file that is not its own
-        reason = " ".join(str(error).split())[:200]
-        raise StoreError(
-            f"{path}: cannot be read ({type(error).__name__}: {reason}); remove it and run again"
-        ) from error
-    component = spec.task.model
-    model = build_model(component.name, component.options, input_shape=input_shape, classes=classes, seed=spec.seed)
-    module = genotype.apply(model)
+        raise StoreError(f"{path}: cannot be read ({error_line(error, 200)}); remove it and run again") from error
+    module = genotype.apply(build_study_model(spec, SavedShape(input_shape, classes)))
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
-        raise StoreError(f"{path}: does not fit model {component.name!r} any more ({first})") from error
+        raise StoreError(f"{path}: does not fit model {spec.task.model.name!r} any more ({first})") from error
     return TrainedNetwork(module=module.eval(), genotype=genotype, spec=spec, input_shape=input_shape, classes=classes)

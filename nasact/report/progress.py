@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from nasact.report.tables import clock, duration, is_number, parameter_texts
+from nasact.trial_status import TrialScore, best_trial
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,8 +111,11 @@ class ProgressView:
         self._seconds.append(seconds)
         self._finished += 1
         accuracy = result.metrics.get("derived_val_accuracy")
-        if result.status == "complete" and is_number(accuracy) and (self._best is None or accuracy > self._best[0]):
-            self._best = (float(accuracy), number)
+        scores = [TrialScore(number, result.status, accuracy if is_number(accuracy) else None)]
+        if self._best is not None:
+            scores.append(TrialScore(self._best[1], "complete", self._best[0]))
+        best = best_trial(scores)
+        self._best = None if best is None or best.value is None else (best.value, best.number)
         if self._bars:
             self._bars.drop(number)
             self._refresh()

@@ -13,7 +13,8 @@ from typing import Any
 
 from nasact.report import statistics
 from nasact.report.genotype_text import site_text
-from nasact.report.tables import DERIVED, best_trial, contrasts_of, variant_functions
+from nasact.report.tables import DERIVED, best_number, contrasts_of, variant_functions
+from nasact.trial_status import STATUSES
 
 SCHEMA = 1
 TRIAL_METRICS = (
@@ -27,7 +28,6 @@ TRIAL_METRICS = (
     "discretisation_gap",
     "seconds",
 )
-STATES = ("complete", "pruned", "failed", "running")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def result_document(
     and `comparison` are the plain forms of the derived genotype and of its comparison; `mlflow` holds `tracking_uri`
     and the run ids `study` and `trials`.
     """
-    best = next((trial for trial in trials if trial["number"] == best_trial(trials)), None)
+    best = next((trial for trial in trials if trial["number"] == best_number(trials)), None)
     metrics = (best or {}).get("metrics") or {}
     variants = {name: _variant(variant) for name, variant in (comparison or {}).get("variants", {}).items()}
     runs = mlflow or {}
@@ -148,7 +148,7 @@ def _state(trial: Mapping[str, Any]) -> str:
 def _counts(trials: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     counted = Counter(_state(trial) for trial in trials)
     reused = sum(trial.get("reused_from") is not None for trial in trials)
-    return {**{state: counted[state] for state in STATES}, "reused": reused}
+    return {**{state: counted[state] for state in STATUSES}, "reused": reused}
 
 
 def _trial(trial: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from nasact.errors import one_line
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
@@ -51,7 +53,7 @@ def _grid(table: Table, width: int) -> Any:
     from rich.text import Text
 
     shown = [i for i, column in enumerate(table.columns) if width >= column.hidden_below]
-    rows = [[_one_line(row[i]) for i in shown] for row in table.rows]
+    rows = [[one_line(row[i]) for i in shown] for row in table.rows]
     columns = [table.columns[i] for i in shown]
     widest = [max(len(cell) for cell in cells) for cells in zip([c.header for c in columns], *rows, strict=True)]
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
@@ -71,15 +73,11 @@ def _grid(table: Table, width: int) -> Any:
     return grid
 
 
-def _one_line(cell: str) -> str:
-    return " ".join(cell.split("\n"))
-
-
 def markdown(table: Table) -> str:
     """The same rows as a markdown table, title above and notes below."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |"
 
     rule = ["---:" if column.right else "---" for column in table.columns]
     lines = [line([column.header for column in table.columns]), line(rule), *(line(row) for row in table.rows)]

@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 from nasact.report import statistics
 from nasact.report.genotype_text import genotype_text, site_means, weight_rows
 from nasact.report.table import Column, Table
+from nasact.trial_status import TrialScore, best_trial
 
 DERIVED = "derived"
 NOTHING = "–"
@@ -176,7 +177,7 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
     A trial is a mapping with `number`, `state` (or `status`), `params` and the `metrics` of its result; `value` is its
     derived accuracy where the metrics are not at hand, `reused_from` the trial whose result it shares.
     """
-    best = best_trial(trials)
+    best = best_number(trials)
     columns = (
         Column(header="trial", right=True, styles={f"* {best}": "bold green"}),
         Column(header="state", styles={"failed": "red", "running": "cyan", "pruned": "dim"}),
@@ -224,14 +225,15 @@ def _derived(trial: Mapping[str, Any]) -> Any:
     return trial.get("value") if measured is None else measured
 
 
-def best_trial(trials: Sequence[Mapping[str, Any]]) -> int | None:
-    """The number of the completed trial whose derived network has the best validation accuracy; the first of equals."""
-    scores = []
-    for trial in trials:
-        score = _derived(trial)
-        if str(trial.get("state") or trial.get("status")).lower() == "complete" and is_number(score):
-            scores.append((-score, int(trial["number"])))
-    return min(scores)[1] if scores else None
+def best_number(trials: Sequence[Mapping[str, Any]]) -> int | None:
+    """The number of the best trial (`trial_status.best_trial`), by its derived network's validation accuracy."""
+    values = ((trial, _derived(trial)) for trial in trials)
+    best = best_trial(
+        TrialScore(int(trial["number"]), str(trial.get("state") or trial.get("status")).lower(), value)
+        for trial, value in values
+        if is_number(value)
+    )
+    return None if best is None else best.number
 
 
 def parameter_texts(params: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from nasact.errors import StudyError
+from nasact.errors import StudyError, one_line
 from nasact.study.shorthand import Path as TreePath
 
 _MAX_NODES = 20_000  # aliases of aliases grow exponentially; no study comes near
@@ -69,11 +69,9 @@ def read_text(text: str, label: str) -> tuple[dict[str, Any], Source]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"{mark.line + 1}: " if mark else " "
-        raise StudyError(f"{label}:{line}not valid YAML: {_one_line(error.problem or error.context)}") from None
+        raise StudyError(f"{label}:{line}not valid YAML: {one_line(error.problem or error.context)}") from None
     except yaml.reader.ReaderError as error:
-        raise StudyError(
-            f"{label}: expected a study in YAML, but this is not text: {_one_line(error.reason)}"
-        ) from None
+        raise StudyError(f"{label}: expected a study in YAML, but this is not text: {one_line(error.reason)}") from None
     except RecursionError:
         raise StudyError(f"{label}: not a study: nested too deeply") from None
     if root is None:
@@ -169,7 +167,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     return "nothing" if value is None else f"the single value {str(value)[:40]!r}"
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())

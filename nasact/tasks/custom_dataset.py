@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from nasact.errors import DataError
-from nasact.tasks.import_path import call, one_line, resolve
+from nasact.errors import DataError, error_line
+from nasact.tasks.import_path import call, resolve
 from nasact.tasks.raw_dataset import Source
 from nasact.tasks.split import Data, Split, TestSet
 from nasact.training.seeds import RandomStream
@@ -98,7 +98,7 @@ def _tensor(value: Any, place: str) -> Tensor:
     try:
         return torch.as_tensor(np.asarray(value))
     except (TypeError, ValueError) as failure:
-        raise DataError(f"{place}: cannot become a tensor: {one_line(failure)}") from failure
+        raise DataError(f"{place}: cannot become a tensor: {error_line(failure)}") from failure
 
 
 def _collect(dataset: Dataset[Any], place: str) -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ def _example(get: Callable[[int], Any], index: int, place: str) -> tuple[Tensor,
     try:
         example = get(index)
     except Exception as failure:
-        raise DataError(f"{place}[{index}]: raised {one_line(failure)}") from failure
+        raise DataError(f"{place}[{index}]: raised {error_line(failure)}") from failure
     if not _is_pair(example):
         raise DataError(f"{place}[{index}]: expected an (x, y) pair, but got {_describe(example)}")
     x, y = example

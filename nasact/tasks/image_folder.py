@@ -14,8 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from nasact.errors import DataError, did_you_mean
-from nasact.tasks.import_path import one_line
+from nasact.errors import DataError, did_you_mean, error_line
 from nasact.tasks.raw_dataset import TEST_SEED, Source
 from nasact.tasks.split import Split, TestSet
 from nasact.tasks.stratify import stratified_split
@@ -83,7 +82,7 @@ def _listing(folder: Path, place: str) -> tuple[Files, tuple[str, ...]]:
         found = ImageFolder(str(folder))
     except (OSError, RuntimeError) as failure:
         raise DataError(
-            f"{place}: expected one folder of images for each class in {folder.absolute()}: {one_line(failure)}"
+            f"{place}: expected one folder of images for each class in {folder.absolute()}: {error_line(failure)}"
         ) from failure
     return tuple((str(path), int(label)) for path, label in found.samples), tuple(found.classes)
 
@@ -134,5 +133,5 @@ def _decode_one(path: str, channels: int, size: int, place: str) -> Tensor:
             values = np.array(pixels, dtype=np.uint8)
     except Exception as failure:
         # every decoder has failures of its own: SyntaxError for a broken PNG, struct.error, OSError, ...
-        raise DataError(f"{place}: the image {path} cannot be read: {one_line(failure)}") from failure
+        raise DataError(f"{place}: the image {path} cannot be read: {error_line(failure)}") from failure
     return torch.from_numpy(values.reshape(size, size, channels)).permute(2, 0, 1)

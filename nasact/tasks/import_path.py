@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nasact.errors import NasactError, did_you_mean
+from nasact.errors import NasactError, did_you_mean, error_line
 from nasact.tasks.options import check_names, parameters
 
 
@@ -62,9 +62,9 @@ def _module(name: str, place: str, error: type[NasactError]) -> Any:
     except ModuleNotFoundError as missing:
         if missing.name is not None and (name == missing.name or name.startswith(f"{missing.name}.")):
             raise error(f"{place}: no module named {missing.name!r}.{_near_modules(missing.name)}") from missing
-        raise error(f"{place}: importing {name!r} failed: {one_line(missing)}") from missing
+        raise error(f"{place}: importing {name!r} failed: {error_line(missing)}") from missing
     except (Exception, SystemExit) as failure:
-        raise error(f"{place}: importing {name!r} failed: {one_line(failure)}") from failure
+        raise error(f"{place}: importing {name!r} failed: {error_line(failure)}") from failure
 
 
 def _near_modules(name: str) -> str:
@@ -95,10 +95,4 @@ def call(
     except NasactError as failure:
         raise type(failure)(f"{place}: {failure}") from failure
     except (Exception, SystemExit) as failure:
-        raise error(f"{place}: raised {one_line(failure)}") from failure
-
-
-def one_line(failure: BaseException) -> str:
-    """`ValueError: what it said`, on one line."""
-    text = " ".join(str(failure).split())
-    return f"{type(failure).__name__}: {text}" if text else type(failure).__name__
+        raise error(f"{place}: raised {error_line(failure)}") from failure

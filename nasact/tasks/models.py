@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nasact.errors import ModelError, UnknownName
+from nasact.errors import ModelError, UnknownName, error_line
 from nasact.registry import Registry
 from nasact.tasks import plain_nets, torchvision_nets
-from nasact.tasks.import_path import call, is_import_path, one_line, resolve
+from nasact.tasks.import_path import call, is_import_path, resolve
 from nasact.tasks.options import check_options, defaults
 from nasact.tasks.residual import residual
 from nasact.tasks.shapes import Shape
@@ -180,7 +180,7 @@ def _check_output(model: nn.Module, shape: Shape, classes: int, place: str) -> N
         with torch.no_grad():
             out = model(x)
     except Exception as failure:
-        raise ModelError(f"{place}: fails on a batch of shape {tuple(x.shape)}: {one_line(failure)}") from failure
+        raise ModelError(f"{place}: fails on a batch of shape {tuple(x.shape)}: {error_line(failure)}") from failure
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -17,8 +17,7 @@ from typing import Any
 
 import torch
 
-from nasact.errors import DataError
-from nasact.tasks.import_path import one_line
+from nasact.errors import DataError, error_line
 from nasact.tasks.raw_dataset import Source
 from nasact.tasks.split import Split, TestSet
 
@@ -83,7 +82,7 @@ def _read(vision: VisionSet, root: Path, *, train: bool, download: bool = False)
     try:
         found = _torchvision(vision, root, train=train)
     except Exception as failure:
-        raise DataError(f"{place}: the files in {folder.absolute()} cannot be read: {one_line(failure)}") from failure
+        raise DataError(f"{place}: the files in {folder.absolute()} cannot be read: {error_line(failure)}") from failure
     x = torch.as_tensor(found.data)
     # CIFAR10 comes as N x 32 x 32 x 3, the others without a channel
     x = (x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)).to(
@@ -111,7 +110,7 @@ def _download(vision: VisionSet, root: Path, place: str) -> None:
             _torchvision(vision, root, train=True, download=True)
         except Exception as failure:
             raise DataError(
-                f"{place}: could not be downloaded into {root.absolute()}: {one_line(failure)}. "
+                f"{place}: could not be downloaded into {root.absolute()}: {error_line(failure)}. "
                 "Fetch it elsewhere, and name the folder it lies in with --data-dir PATH"
             ) from failure
 
@@ -136,7 +135,7 @@ def _check_idx(path: Path, dimensions: int, place: str) -> None:
             head = file.read(length)
         size = path.stat().st_size
     except OSError as failure:
-        raise DataError(f"{place}: {path.absolute()} cannot be read: {one_line(failure)}") from failure
+        raise DataError(f"{place}: {path.absolute()} cannot be read: {error_line(failure)}") from failure
     # idx: two zero bytes, 8 for unsigned bytes, the number of dimensions; then each dimension, big endian
     if len(head) < length or head[:4] != bytes((0, 0, 8, dimensions)):
         raise DataError(f"{place}: {path.absolute()} is corrupt: it does not begin as an idx file of bytes")

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from nasact.errors import StoreError
+from nasact.errors import StoreError, error_line
 from nasact.tracking import events
 from nasact.tracking.database import Address, check_revision, locked, parse_address, revision
-from nasact.tracking.outbox import OutboxTracker, one_line
+from nasact.tracking.outbox import OutboxTracker
 from nasact.tracking.runs import StudyRuns
 from nasact.tracking.sanitise import clean_model_name
 from nasact.tracking.tracker import RunIds, StudyInfo
@@ -96,7 +96,7 @@ def prepare_database(address: Address) -> None:
             fresh.replace(address.path)
         except Exception as error:
             fresh.unlink(missing_ok=True)
-            raise StoreError(f"{address.path}: the database cannot be created ({one_line(error)})") from error
+            raise StoreError(f"{address.path}: the database cannot be created ({error_line(error, 200)})") from error
 
 
 def _schema() -> tuple[str, set[str]]:

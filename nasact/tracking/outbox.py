@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
+from nasact.errors import error_line
 from nasact.tracking.events import (
     ComparisonFinished,
     Event,
@@ -28,7 +29,7 @@ from nasact.tracking.events import (
     files_of,
     now,
 )
-from nasact.tracking.sanitise import clean_name, cut, numbers, param_value
+from nasact.tracking.sanitise import clean_name, numbers, param_value
 from nasact.tracking.spool import Spool, TrialLog
 from nasact.tracking.tracker import Figures, RunIds, StudyInfo
 
@@ -74,7 +75,7 @@ def never_fatal(method: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return method(*args, **kwargs)
         except Exception as error:
-            logger.warning("tracking: %s failed and is left out (%s)", method.__name__, one_line(error))
+            logger.warning("tracking: %s failed and is left out (%s)", method.__name__, error_line(error, 200))
             return None
 
     return guarded
@@ -82,11 +83,6 @@ def never_fatal(method: Callable[P, R]) -> Callable[P, R | None]:
 
 class _StoreLost(Exception):
     """The store behind the tracker does not answer, whatever is asked."""
-
-
-def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return cut(f"{type(error).__name__}: {text}", 200)
 
 
 class OutboxTracker:
@@ -134,7 +130,11 @@ class OutboxTracker:
         try:
             trial = self._trials.start(number, key, values)
         except OSError as error:
-            logger.warning("tracking: the reports of trial %d are kept in memory only (%s)", number, one_line(error))
+            logger.warning(
+                "tracking: the reports of trial %d are kept in memory only (%s)",
+                number,
+                error_line(error, 200),
+            )
             trial = self._trials.get(number)
         self._submit(TrialStarted(number=number, key=key, params=values, time=trial.started))
 
@@ -216,7 +216,7 @@ class OutboxTracker:
         try:
             number = self._spool.append(event)
         except OSError as error:
-            logger.warning("tracking: an event is kept in memory only (%s)", one_line(error))
+            logger.warning("tracking: an event is kept in memory only (%s)", error_line(error, 200))
             number = self._spool.pending()[-1][0]
         return self._deliver_pending(force=force).get(number)
 
@@ -235,7 +235,7 @@ class OutboxTracker:
                 return results
             except Exception as error:
                 if number not in self._set_aside:
-                    logger.warning("tracking: %s is kept for later (%s)", type(event).__name__, one_line(error))
+                    logger.warning("tracking: %s is kept for later (%s)", type(event).__name__, error_line(error, 200))
                 self._set_aside.add(number)
             else:
                 self._confirm(number, event)
@@ -251,7 +251,7 @@ class OutboxTracker:
             return self._attempt(event)
         except Exception as error:
             if not self._backend.alive():
-                raise _StoreLost(one_line(error)) from error
+                raise _StoreLost(error_line(error, 200)) from error
             return self._attempt(event)
 
     def _attempt(self, event: Event) -> str | None:
@@ -268,7 +268,7 @@ class OutboxTracker:
             self._spool.done(number)
         except OSError as error:
             # The event will be delivered again, which changes nothing.
-            logger.warning("tracking: %s could not be written (%s)", self._spool.path, one_line(error))
+            logger.warning("tracking: %s could not be written (%s)", self._spool.path, error_line(error, 200))
         files = files_of(event)
         if files is not None:
             shutil.rmtree(self._staged / files, ignore_errors=True)
@@ -307,7 +307,7 @@ class OutboxTracker:
             rendered = figures() if figures is not None else {}
             contents |= {_png(clean_name(file)): image for file, image in rendered.items()}
         except Exception as error:
-            logger.warning("tracking: the figures of %s are left out (%s)", name, one_line(error))
+            logger.warning("tracking: the figures of %s are left out (%s)", name, error_line(error, 200))
         if not contents:
             return None
         try:
@@ -317,7 +317,7 @@ class OutboxTracker:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
         except OSError as error:
-            logger.warning("tracking: the files of %s are left out (%s)", name, one_line(error))
+            logger.warning("tracking: the files of %s are left out (%s)", name, error_line(error, 200))
             return None
         return folder.name
 

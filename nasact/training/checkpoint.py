@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from nasact.training.files import write_atomically
+from nasact.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

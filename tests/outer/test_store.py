@@ -12,7 +12,7 @@ import pytest
 from outer_standin import Standin, execute, shown, study
 
 from nasact.errors import StoreError
-from nasact.outer.files import read_json, write_json
+from nasact.files import read_json, write_json
 from nasact.outer.optuna import read_trials
 from nasact.outer.store import StudyDirectory, study_names
 

@@ -14,7 +14,7 @@ from nasact.report.legend import comparison_legend
 from nasact.report.result import Provenance, result_document
 from nasact.report.table import Column, Table, markdown
 from nasact.report.tables import (
-    best_trial,
+    best_number,
     clock,
     collapse_text,
     comparison_table,
@@ -162,7 +162,7 @@ def test_trials_table_marks_the_best_completed_trial_and_tells_why_one_failed():
         trial(4, "RUNNING"),
     ]
     table = trials_table(trials)
-    assert best_trial(trials) == 2
+    assert best_number(trials) == 2
     assert [row[0] for row in table.rows] == ["0", "1", "* 2", "3", "4"]
     assert [row[1] for row in table.rows] == ["complete", "failed", "complete", "pruned", "running"]
     assert table.rows[2][2:] == ("96.00", "95.00", "-1.00", "0:12", "lr 0.01")
@@ -178,7 +178,7 @@ def test_a_trial_that_shares_anothers_result_says_so():
 
 def test_no_trials_make_an_empty_table():
     assert trials_table([]).rows == ()
-    assert best_trial([trial(0)]) is None
+    assert best_number([trial(0)]) is None
     assert printed(trials_table([]), 80).startswith("Trials")
 
 

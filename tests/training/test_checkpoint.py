@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from nasact.errors import StoreError
+from nasact.files import write_json
 from nasact.training.checkpoint import Checkpoint
-from nasact.training.files import write_json
 
 
 def payload(epoch: int) -> dict[str, object]:

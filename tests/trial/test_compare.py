@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import nasact.compare.seed_run
-from nasact.compare import Comparison, baseline_variants, compare, fresh_model, network_identity, single_genotypes
+from nasact.compare import Comparison, baseline_variants, compare, network_identity, single_genotypes
 from nasact.errors import NasactError
 from nasact.study import TrialSpec
+from nasact.study_model import build_study_model
 from nasact.supernet import Genotype, SiteGene
 from nasact.tasks import Data, TestSet
 from nasact.training.metrics import evaluate
@@ -30,7 +31,7 @@ def spec(make_spec: Callable[..., TrialSpec]) -> TrialSpec:
 
 @pytest.fixture(scope="module")
 def genotype(spec: TrialSpec, load: Callable[[TrialSpec], Data]) -> Genotype:
-    uniform = Genotype.uniform(fresh_model(spec, load(spec)), "relu")
+    uniform = Genotype.uniform(build_study_model(spec, load(spec)), "relu")
     first, second = uniform.sites
     gene = SiteGene(("tanh", "relu"), (0.25, 0.75), {}, uniform.sites[first].channel_dim)
     return replace(uniform, sites={first: gene, second: uniform.sites[second]}, top_k=2)
@@ -124,7 +125,7 @@ def test_networks_that_are_the_same_are_trained_once(
     spec: TrialSpec, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = Trained(monkeypatch)
-    derived = Genotype.uniform(fresh_model(spec, data), "relu")
+    derived = Genotype.uniform(build_study_model(spec, data), "relu")
     spec = spec.model_copy(update={"compare": spec.compare.model_copy(update={"baselines": ("original", "relu")})})
     result = compare(spec, data, derived)
     assert len(trained.sizes) == 3
@@ -135,7 +136,7 @@ def test_networks_that_are_the_same_are_trained_once(
 
 
 def test_genotypes_that_build_the_same_network_have_one_identity(spec: TrialSpec, data: Data) -> None:
-    model = fresh_model(spec, data)
+    model = build_study_model(spec, data)
     relu, tanh = Genotype.uniform(model, "relu"), Genotype.uniform(model, "tanh")
     own = dict.fromkeys(relu.sites, "relu")
     channel = replace(
@@ -204,7 +205,7 @@ def test_the_weights_on_the_disk_are_those_of_the_derived_network_of_the_first_s
 
     assert accuracy(genotype) == result.variants["derived"].test_accuracies[0]
     # another genotype takes the file; coming back to the first one brings its weights back
-    other = Genotype.uniform(fresh_model(spec, data), "sigmoid")
+    other = Genotype.uniform(build_study_model(spec, data), "sigmoid")
     replaced = compare(spec, data, other, directory=tmp_path)
     assert accuracy(other) == replaced.variants["derived"].test_accuracies[0]
     assert timeless(compare(spec, data, genotype, directory=tmp_path)) == timeless(result)
@@ -219,7 +220,7 @@ def test_a_baseline_that_diverges_counts_as_zero_and_does_not_end_the_comparison
         retrain={"epochs": 1, "optimiser": {"name": "sgd", "lr": 1e30}},
         compare={"baselines": ["original", "best_single", "random_mixture"], "seeds": 2},
     )
-    result = compare(spec, data, Genotype.uniform(fresh_model(spec, data), "relu"))
+    result = compare(spec, data, Genotype.uniform(build_study_model(spec, data), "relu"))
     assert result.variants["original"].test_accuracies == [0.0, 0.0]
     assert result.variants["original"].diverged == [0, 1]
     assert result.model_path is None

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from nasact.compare import Comparison, compare, fresh_model
+from nasact.compare import Comparison, compare
 from nasact.outer.data import load_study_data
 from nasact.study import Study
+from nasact.study_model import build_study_model
 from nasact.supernet import Genotype
 
 TREE: dict[str, Any] = {
@@ -29,7 +30,8 @@ TREE: dict[str, Any] = {
 SCRIPT = """
 import sys
 from pathlib import Path
-from nasact.compare import compare, fresh_model
+from nasact.compare import compare
+from nasact.study_model import build_study_model
 from nasact.outer.data import load_study_data
 from nasact.study import Study
 from nasact.supernet import Genotype
@@ -41,7 +43,7 @@ if __name__ == "__main__":
     import nasact.compare.worker_pool
 
     nasact.compare.worker_pool.WORTH_SECONDS = 0.0
-    compare(spec, data, Genotype.uniform(fresh_model(spec, data), "relu"), directory=Path(sys.argv[1]), workers=2)
+    compare(spec, data, Genotype.uniform(build_study_model(spec, data), "relu"), directory=Path(sys.argv[1]), workers=2)
 """
 
 
@@ -53,7 +55,7 @@ def _workers_are_always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def compared(workers: int, directory: Path) -> Comparison:
     spec = Study.from_tree(TREE).spec
     data = load_study_data(spec)
-    genotype = Genotype.uniform(fresh_model(spec, data), "tanh")
+    genotype = Genotype.uniform(build_study_model(spec, data), "tanh")
     return compare(spec, data, genotype, directory=directory, workers=workers)
 
 

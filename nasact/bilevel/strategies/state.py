@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nasact.bilevel.hypergradients import Hypergradient
 from nasact.bilevel.problem import Batch, Gradients, Loss, require_weights_known, scalar, trainable_weights
 from nasact.bilevel.regularisers import Regulariser, penalised
-from nasact.errors import Divergence, StoreError, StudyError, SurgeryError
+from nasact.errors import Divergence, StoreError, StudyError, SurgeryError, one_line
 
 if TYPE_CHECKING:
     from nasact.supernet import Supernet
@@ -61,7 +61,7 @@ class SearchState:
             self.weight_optimiser.load_state_dict(saved["weight_optimiser"])
             self.alpha_optimiser.load_state_dict(saved["alpha_optimiser"])
         except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise StoreError(f"the saved search state does not fit this supernet: {reason}") from error
         self.step = int(saved["step"])
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nasact.errors import NasactError, StoreError
-from nasact.outer.files import write_text
+from nasact.errors import NasactError, StoreError, one_line
+from nasact.files import write_text
 from nasact.outer.optuna.pruning import TrialPruner
 from nasact.outer.optuna.sampling import suggest
-from nasact.outer.optuna.storage import epochs_of, one_line, opened, reading, record
+from nasact.outer.optuna.storage import epochs_of, opened, reading, record
 from nasact.outer.plan import planned
 from nasact.outer.records import OBJECTIVE, RunTrial, TrialRecord, best_so_far
 from nasact.outer.store import StudyDirectory

@@ -13,10 +13,11 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from nasact.errors import StoreError
+from nasact.errors import StoreError, one_line
 from nasact.outer.optuna.sampling import build_pruner, build_sampler
-from nasact.outer.records import Status, TrialRecord
+from nasact.outer.records import TrialRecord
 from nasact.outer.store import StudyDirectory
+from nasact.trial_status import Status
 
 if TYPE_CHECKING:
     from nasact.study import Study
@@ -109,10 +110,6 @@ def _cause(error: BaseException) -> str:
     """What SQLite said, below what SQLAlchemy and Optuna made of it."""
     original = getattr(error, "orig", None) or error.__cause__
     return _cause(original) if isinstance(original, BaseException) else one_line(error)
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def record(frozen: FrozenTrial) -> TrialRecord:

@@ -1,0 +1,45 @@
+"""Which trial is best: one rule, the same for engines, progress, tables and documents."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasact.outer.records import TrialRecord, best_so_far
+from nasact.report.tables import best_number
+from nasact.trial_status import STATUSES, TrialScore, best_trial
+
+VALUES = st.none() | st.floats(width=16) | st.sampled_from([0.5, 0.75])
+
+
+@st.composite
+def scores(draw: st.DrawFn) -> list[TrialScore]:
+    """Trials in any order, each number once."""
+    numbers = draw(st.lists(st.integers(0, 50), unique=True, max_size=12))
+    return [TrialScore(number, draw(st.sampled_from(STATUSES)), draw(VALUES)) for number in numbers]
+
+
+@given(scores())
+def test_no_complete_trial_is_better_than_the_best_nor_as_good_and_earlier(found: list[TrialScore]) -> None:
+    best = best_trial(found)
+    rivals = [
+        (score.value, -score.number)
+        for score in found
+        if score.status == "complete" and score.value is not None and math.isfinite(score.value)
+    ]
+    assert (best is None) == (not rivals)
+    if best is not None:
+        assert best.status == "complete"
+        assert (best.value, -best.number) == max(rivals)
+
+
+@given(scores())
+def test_engines_and_tables_choose_the_same_trial(found: list[TrialScore]) -> None:
+    best = best_trial(found)
+    number = None if best is None else best.number
+    records = [TrialRecord(number=one.number, status=one.status, value=one.value) for one in found]  # type: ignore[arg-type]
+    record = best_so_far(records)
+    assert (None if record is None else record.number) == number
+    assert best_number([record.to_dict() for record in records]) == number

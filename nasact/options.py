@@ -1,18 +1,41 @@
-"""A record's options (of a strategy, a kernel): checked against the fields of its dataclass, told in one line.
+"""Records that are chosen by name with options (strategies, kernels, ...), and the check of those options.
 
-Knows no study and no YAML.
+The options of a record are the fields of its dataclass. Knows no study and no YAML.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from nasact.errors import StudyError, did_you_mean
+from nasact.registry import Registry
 
 T = TypeVar("T")
+
+
+class Named(Protocol):
+    """A name with options, as a study holds it for one record."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+
+
+class RecordRegistry(Registry[type[T]]):
+    """Names to classes of frozen records, whose options are their fields."""
+
+    def build(self, name: str, options: Mapping[str, Any]) -> T:
+        """The record called `name` with these options; StudyError names an option that is unknown or out of range."""
+        return from_options(f"{self.kind} {name!r}", self.get(name), options)
+
+    def build_all(self, wanted: Iterable[Named]) -> tuple[T, ...]:
+        """The records that a study names, in its order."""
+        return tuple(self.build(each.name, each.options) for each in wanted)
 
 
 def from_options(kind: str, cls: type[T], options: Mapping[str, Any]) -> T:

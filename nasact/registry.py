@@ -6,12 +6,23 @@ name raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from nasact.errors import NasactError, UnknownName, did_you_mean
 
 T = TypeVar("T")
+
+
+def import_submodules(package: str, path: Iterable[str]) -> None:
+    """Import every module of `package`, by name: a file that registers its record needs no further line elsewhere.
+
+    Called by a package as `import_submodules(__name__, __path__)`.
+    """
+    for name in sorted(module.name for module in pkgutil.iter_modules(path)):
+        importlib.import_module(f"{package}.{name}")
 
 
 class Registry(Generic[T]):

@@ -84,7 +84,7 @@ def run_study(
         try:
             listener.original_functions = _original_functions(study.spec, data)
             _require_monitors(study.spec, data, listener.original_functions)
-            result = _Stages(study, store, data, listener, made, getattr(chosen, "uri", None), workers).run(started)
+            result = _Stages(study, store, data, listener, made, chosen.tracking_uri, workers).run(started)
             status = "complete"
         except KeyboardInterrupt:
             status = "interrupted"

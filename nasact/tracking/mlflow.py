@@ -118,6 +118,10 @@ class MLflowBackend:
         self._runs: StudyRuns | None = None
 
     @property
+    def uri(self) -> str:
+        return self.address.uri
+
+    @property
     def run_ids(self) -> RunIds:
         return {"study": None, "trials": {}} if self._runs is None else self._runs.ids()
 
@@ -289,7 +293,6 @@ class MLflowTracker(OutboxTracker):
             with quiet():
                 prepare_database(address)
         super().__init__(backend, directory, **options)
-        self.uri = address.uri
 
 
 def ui_command(uri: str, *, host: str = "127.0.0.1", port: int = 5000) -> list[str]:

@@ -15,6 +15,10 @@ class NullTracker:
     """Tracks nothing; figures are never rendered."""
 
     @property
+    def tracking_uri(self) -> str | None:
+        return None
+
+    @property
     def run_ids(self) -> RunIds:
         return {"study": None, "trials": {}}
 

@@ -46,6 +46,10 @@ class Backend(Protocol):
     """A store, as the durable tracker sees it."""
 
     @property
+    def uri(self) -> str:
+        """Address of the store, as a user would pass it to --tracking-uri."""
+
+    @property
     def run_ids(self) -> RunIds: ...
 
     def bind(self, info: StudyInfo) -> None:
@@ -107,6 +111,10 @@ class OutboxTracker:
         self._wait = 0.0
         self._retry_at = float("-inf")
         self._set_aside: set[int] = set()
+
+    @property
+    def tracking_uri(self) -> str | None:
+        return self._backend.uri
 
     @property
     def run_ids(self) -> RunIds:

@@ -39,6 +39,10 @@ class Tracker(Protocol):
     """One study's tracker."""
 
     @property
+    def tracking_uri(self) -> str | None:
+        """Address of the store, as a user would pass it to --tracking-uri; None: nothing is tracked."""
+
+    @property
     def run_ids(self) -> RunIds: ...
 
     def study_started(self, info: StudyInfo) -> None:

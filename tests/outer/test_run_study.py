@@ -133,7 +133,7 @@ class Broken(NullTracker):
         raise OSError("no run ids")
 
     def __getattribute__(self, name: str) -> Any:
-        if name.startswith("_") or name == "uri":
+        if name.startswith("_") or name == "tracking_uri":
             return super().__getattribute__(name)
         raise OSError(f"no {name}")
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nasact.tracking import MLflowTracker, NullTracker, StudyInfo, Tracker
+from nasact.tracking.database import parse_address
 
 KINDS = ("null", "mlflow on sqlite", "mlflow on a server that is away")
 
@@ -26,6 +27,21 @@ def tracker(request: pytest.FixtureRequest, make_tracker: Callable[..., MLflowTr
 def test_takes_a_whole_study(tracker: Tracker, play: Callable[..., Any]) -> None:
     play(tracker)
     assert set(tracker.run_ids) == {"study", "trials"}
+
+
+def test_tracking_uri_is_an_address_that_a_user_could_pass_or_none(tracker: Tracker) -> None:
+    if isinstance(tracker, NullTracker):
+        assert tracker.tracking_uri is None
+    else:
+        assert tracker.tracking_uri is not None
+        assert parse_address(tracker.tracking_uri).uri == tracker.tracking_uri
+
+
+def test_tracking_uri_stays_the_same_while_a_study_runs(tracker: Tracker, info: StudyInfo) -> None:
+    before = tracker.tracking_uri
+    tracker.study_started(info)
+    tracker.study_finished("complete")
+    assert tracker.tracking_uri == before
 
 
 def test_takes_calls_out_of_order(tracker: Tracker, info: StudyInfo) -> None:

@@ -31,6 +31,10 @@ class ListStore:
         self.forgotten = 0
 
     @property
+    def uri(self) -> str:
+        return "list://"
+
+    @property
     def run_ids(self) -> RunIds:
         return {"study": None, "trials": {}}
 

@@ -1,157 +1,41 @@
-"""`nasact list`: everything that a study can name."""
+"""`nasact list`: everything that a study can name. The rows follow from `nasact.kinds`."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import click
 
+from nasact.kinds import KINDS, Kind
+
 Rows = list[dict[str, Any]]
 
 
-def _functions() -> Rows:
-    from nasact import activations
-
-    return [
-        {
-            "name": candidate.name,
-            "formula": candidate.formula,
-            "range": "[" + ", ".join(f"{end:.3g}" for end in candidate.range) + "]",
-            "monotone": "yes" if candidate.monotone else "no",
-            "parameters": ", ".join(beta.name for beta in candidate.betas),
-            "aliases": ", ".join(candidate.aliases),
-            "source": candidate.source,
-        }
-        for candidate in activations.candidates()
-    ]
+def kind_rows(kind: Kind) -> Rows:
+    """One row for each thing of a kind: its name, its options with their defaults, and the columns of the kind."""
+    rows = []
+    for name, record in kind.records().items():
+        options = kind.default_options(record)
+        row = {"name": name} | ({} if options is None else {"options": _options_text(options)})
+        for header, column in kind.columns.items():
+            row[header] = _cell(getattr(record, column) if isinstance(column, str) else column(record))
+        rows.append(row)
+    return rows
 
 
-def _spaces() -> Rows:
-    from nasact import activations
-
-    return [
-        {"name": space.name, "functions": ", ".join(space.functions), "source": space.source}
-        for space in activations.spaces()
-    ]
-
-
-def _models() -> Rows:
-    from nasact.tasks import MODELS
-
-    return [
-        {"name": name, "description": record.description, "options": _options(record.options), "source": record.source}
-        for name, record in MODELS.items()
-    ]
-
-
-def _datasets() -> Rows:
-    from nasact.tasks import DATASETS
-
-    return [
-        {"name": name, "description": record.description, "options": _options(record.options), "source": record.source}
-        for name, record in DATASETS.items()
-    ]
-
-
-def _defaults(record: Any) -> dict[str, Any]:
-    """The options of a record's class, each with its default."""
-    from dataclasses import fields
-
-    return {field.name: field.default for field in fields(record)}
-
-
-def _options(defaults: Any) -> str:
+def _options_text(defaults: Mapping[str, Any]) -> str:
     required = inspect.Parameter.empty
-    return ", ".join(
-        f"{key} (required)" if value is required else f"{key}={value}" for key, value in dict(defaults).items()
-    )
+    return ", ".join(f"{key} (required)" if value is required else f"{key}={value}" for key, value in defaults.items())
 
 
-def _strategies() -> Rows:
-    from nasact.bilevel import STRATEGIES
-
-    return [
-        {
-            "name": name,
-            "options": _options(_defaults(strategy)),
-            "guarantee": strategy.guarantee,
-            "cost": strategy.cost,
-            "source": strategy.source,
-        }
-        for name, strategy in STRATEGIES.items()
-    ]
-
-
-def _derivations() -> Rows:
-    from nasact.derivation import DERIVATIONS
-
-    return [
-        {
-            "name": name,
-            "options": _options(_defaults(method)),
-            "summary": method.summary,
-            "cost": method.cost,
-            "levels": ", ".join(method.levels) or "all",
-            "source": method.source,
-        }
-        for name, method in DERIVATIONS.items()
-    ]
-
-
-def _regularisers() -> Rows:
-    from nasact.bilevel import REGULARISERS
-
-    return [
-        {
-            "name": name,
-            "options": _options(_defaults(regulariser)),
-            "formula": regulariser.formula,
-            "loss": regulariser.on,
-            "source": regulariser.source,
-        }
-        for name, regulariser in REGULARISERS.items()
-    ]
-
-
-def _monitors() -> Rows:
-    from nasact.monitors import MONITORS
-
-    return [
-        {
-            "name": name,
-            "options": _options(_defaults(monitor)),
-            "metrics": ", ".join(f"{metric} ({side} is better)" for metric, side in monitor.metrics.items()),
-            "summary": monitor.summary,
-            "cost": monitor.cost,
-            "source": monitor.source,
-        }
-        for name, monitor in MONITORS.items()
-    ]
-
-
-def _kernels() -> Rows:
-    from nasact.mixture import KERNELS
-
-    return [
-        {
-            "name": name,
-            "options": _options(_defaults(kernel)),
-            "summary": kernel.summary,
-        }
-        for name, kernel in KERNELS.items()
-    ]
-
-
-def _normalisers() -> Rows:
-    from nasact.mixture import NORMALISERS
-
-    return [
-        {"name": name, "weights": record.formula, "signed": "yes" if record.signed else "no", "source": record.source}
-        for name, record in NORMALISERS.items()
-    ]
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else ", ".join(value)
 
 
 def _studies() -> Rows:
@@ -174,23 +58,14 @@ def _studies() -> Rows:
 
 
 def _first_sentence(yaml: str) -> str:
-    """Of the comment that a file begins with."""
+    """The first sentence of the comment at the top of a file."""
     comment = re.match(r"(?:#.*\n)*", yaml)
     text = " ".join((comment[0] if comment else "").replace("#", " ").split())
     return re.split(r"(?<=[.?!:]) (?=[A-Z])", text)[0]
 
 
 LISTS: dict[str, Callable[[], Rows]] = {
-    "functions": _functions,
-    "spaces": _spaces,
-    "models": _models,
-    "datasets": _datasets,
-    "strategies": _strategies,
-    "derivations": _derivations,
-    "regularisers": _regularisers,
-    "monitors": _monitors,
-    "normalisers": _normalisers,
-    "kernels": _kernels,
+    **{kind.plural: partial(kind_rows, kind) for kind in KINDS.values() if kind.plural},
     "studies": _studies,
 }
 

@@ -1,16 +1,17 @@
-"""The parts a study chooses by name, each with options of its own; and what every part of its tree has in common.
+"""The parts of a study that are chosen by name, each with options of its own; and what all nodes of the tree share.
 
-Names are checked through `names`, options through `options`; what the parts mean together is `spec`'s business.
+Names and options are checked through `kinds`; contradictions between parts are the business of `checks`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
-from nasact.study import name_validators, options, shorthand
+from nasact.kinds import KINDS
+from nasact.study import shorthand
 
 
 def at(path: tuple[str | int, ...], message: str) -> PydanticCustomError:
@@ -23,30 +24,50 @@ class Node(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
+    shorthand_key: ClassVar[str | None] = None
+    """The key that a plain value stands for: `adam` is `{name: adam}`; None: the node has no short form."""
+
+    @classmethod
+    def full_form(cls, value: Any) -> Any:
+        """`value` as the mapping that it stands for."""
+        return value if cls.shorthand_key is None or isinstance(value, dict) else {cls.shorthand_key: value}
+
 
 class Component(Node):
     """A thing chosen by name, with options that only it understands. Written flat: `{name: mlp, hidden: [64, 64]}`."""
 
+    shorthand_key: ClassVar[str | None] = "name"
     kind: ClassVar[str]
+    """The row of `kinds` that the name is looked up in."""
+
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def full_form(cls, value: Any) -> Any:
+        return shorthand.named(value)
 
     @model_validator(mode="before")
     @classmethod
     def _gather_options(cls, value: Any) -> Any:
-        value = shorthand.named(value) if isinstance(value, str | dict) else value
+        value = cls.full_form(value) if isinstance(value, str | dict) else value
         if not isinstance(value, dict) or (
             set(value) <= {"name", "options"} and isinstance(value.get("options"), dict)
         ):
             return value
-        beside = {key: entry for key, entry in value.items() if key != "name"}
-        return {**({"name": value["name"]} if "name" in value else {}), "options": beside}
+        options = {key: entry for key, entry in value.items() if key != "name"}
+        return {**({"name": value["name"]} if "name" in value else {}), "options": options}
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_known(cls, name: str) -> str:
+        return KINDS[cls.kind].validate(name)
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
-        mistake = options.mistake(self.kind, self.name, self.options)
-        if mistake is not None:
-            option, message = mistake
+        error = KINDS[self.kind].option_error(self.name, self.options)
+        if error is not None:
+            option, message = error
             raise at(() if option is None else (option,), message)
         return self
 
@@ -57,34 +78,27 @@ class Component(Node):
 
 class Dataset(Component):
     kind: ClassVar[str] = "dataset"
-    name: Annotated[str, AfterValidator(name_validators.dataset)]
 
 
 class Model(Component):
     kind: ClassVar[str] = "model"
-    name: Annotated[str, AfterValidator(name_validators.model)]
 
 
 class Strategy(Component):
     kind: ClassVar[str] = "strategy"
-    name: Annotated[str, AfterValidator(name_validators.strategy)]
 
 
 class Regulariser(Component):
     kind: ClassVar[str] = "regulariser"
-    name: Annotated[str, AfterValidator(name_validators.regulariser)]
 
 
 class Monitor(Component):
     kind: ClassVar[str] = "monitor"
-    name: Annotated[str, AfterValidator(name_validators.monitor)]
 
 
 class Kernel(Component):
     kind: ClassVar[str] = "kernel"
-    name: Annotated[str, AfterValidator(name_validators.kernel)]
 
 
 class Derivation(Component):
     kind: ClassVar[str] = "derivation"
-    name: Annotated[str, AfterValidator(name_validators.derivation)]

@@ -1,22 +1,23 @@
-"""pydantic's complaints about a tree, told as nasact tells them: the place, what was expected, what came, what is near.
+"""pydantic's errors about a tree as one line each: the place, what was expected, what was given, the nearest name.
 
-Knows the models of `spec`, and nothing of what is done with them.
+Knows the fields of a study, and nothing of what is done with them.
 """
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from nasact.errors import StudyError, did_you_mean
+from nasact.study.annotations import model_in
 from nasact.study.domains import is_domain
+from nasact.study.fields import field_at, scalar_paths
 from nasact.study.shorthand import Path
 from nasact.study.source import Source, dotted
-from nasact.study.spec import Component, TrialSpec
+from nasact.study.spec import TrialSpec
 
 MOST = 10
 
@@ -40,7 +41,7 @@ _DOMAIN_KEYS = ("low", "high", "choice", "subset")
 
 
 class Problem(typing.NamedTuple):
-    """One complaint: where, and what."""
+    """One error: its path in the tree and what is wrong."""
 
     path: Path
     message: str
@@ -72,23 +73,6 @@ def translate(error: ValidationError, written: Mapping[Path, Path] | None = None
     return problems
 
 
-def field_at(path: Path) -> Any:
-    """What TrialSpec declares at a path: a type, or None where it declares nothing (an option of a component)."""
-    here: Any = TrialSpec
-    for part in path:
-        model = _model(here)
-        if model is not None and issubclass(model, Component) and part != "name":
-            return None
-        if model is not None and part in model.model_fields:
-            here = model.model_fields[str(part)].annotation
-        elif isinstance(part, int) and typing.get_origin(here) is tuple:
-            here = typing.get_args(here)[0]
-        else:
-            return None
-    kinds = [kind for kind in _alternatives(here) if kind is not type(None)]
-    return kinds[0] if len(kinds) == 1 else here
-
-
 def shown(value: Any, width: int = 60) -> str:
     """A value as the user would write it, cut to a readable length."""
     if value is None:
@@ -117,7 +101,7 @@ def _message(kind: str, path: Path, value: Any, context: Mapping[str, Any], text
         words, key = _BOUNDS[kind]
         return f"must be {words} {context[key]:g}, but got {shown(value)}"
     if kind in ("model_type", "model_attributes_type"):
-        model = _model(field_at(path))
+        model = model_in(field_at(path))
         named = model is not None and "name" in model.model_fields and model is not TrialSpec
         return f"expected {'a name, or a mapping with a `name`' if named else 'a mapping'}, but got {shown(value)}"
     if kind == "string_pattern_mismatch":
@@ -131,12 +115,12 @@ def _message(kind: str, path: Path, value: Any, context: Mapping[str, Any], text
 
 
 def _unknown_key(path: Path) -> str:
-    model = _model(field_at(path[:-1]))
+    model = model_in(field_at(path[:-1]))
     siblings = tuple(model.model_fields) if model is not None else ()
     key = path[-1]
     hint = did_you_mean(key, siblings)
     if not hint:
-        homes = [dotted(home) for home in _paths(TrialSpec) if home[-1] == key]
+        homes = [dotted(home) for home in scalar_paths() if home[-1] == key]
         hint = f" It belongs at {' or '.join(repr(home) for home in homes)}." if homes else ""
     return f"unknown key {key!r}.{hint or ' The keys here are ' + ', '.join(siblings) + '.'}"
 
@@ -146,28 +130,3 @@ def _meant_domain(value: Any) -> str:
     if not isinstance(value, dict) or is_domain(value):
         return ""
     return next((f".{hint}" for hint in (did_you_mean(key, _DOMAIN_KEYS) for key in value) if hint), "")
-
-
-def _paths(model: type[BaseModel], path: Path = ()) -> Iterable[Path]:
-    for name, info in model.model_fields.items():
-        inner = _model(info.annotation)
-        if inner is None:
-            yield (*path, name)
-        elif not issubclass(inner, Component):
-            yield from _paths(inner, (*path, name))
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:
-    for kind in _alternatives(annotation):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
-
-
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union (`X | None`), without their Annotated wrapping; a plain type stands alone."""
-    while typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(kind for member in typing.get_args(annotation) for kind in _alternatives(member))
-    return (annotation,)

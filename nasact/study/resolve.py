@@ -14,15 +14,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nasact.study import name_validators, options
+from nasact.kinds import KINDS
+from nasact.study import defaults, name_validators
 from nasact.study.domains import Choice, Domain, DomainError, FloatRange, as_floats, is_domain, parse, put, walk
-from nasact.study.problems import Problem, field_at, shown, study_error, translate
-from nasact.study.shorthand import COMPONENTS, LISTS, TEMPERATURE, Path, expand
+from nasact.study.fields import component_at, field_at, short_forms
+from nasact.study.problems import Problem, shown, study_error, translate
+from nasact.study.sections import Temperature
+from nasact.study.shorthand import Path, expand
 from nasact.study.source import Source, dotted
-from nasact.study.spec import NOT_OF_A_TRIAL, Temperature, TrialSpec
+from nasact.study.spec import NOT_OF_A_TRIAL, TrialSpec
 
 _SPACE: Path = ("search_space",)
 _NORMALISER: Path = ("search", "normaliser")
+_TEMPERATURE: Path = ("search", "temperature")
 _EPOCHS: Path = ("search", "epochs")
 _WARMUP: Path = ("search", "warmup")
 _TOGETHER = ({"search_space", "derive"}, {"search", "derive"})
@@ -45,7 +49,8 @@ def resolve(raw: Mapping[str, Any], source: Source | None = None) -> Resolved:
     if not isinstance(tree, dict):
         raise study_error(problems or [Problem((), f"a study is a mapping, but got {shown(raw)}")], source)
     tree = _with_domains(tree, (), problems)
-    tree, written = expand(tree)
+    rules = {path: (str(node.shorthand_key), node.full_form) for path, node in short_forms().items()}
+    tree, written = expand(tree, rules)
     domains = _typed(tree, written, problems)
     template = _fill(tree, {path: domain.representative() for path, domain in domains.items()})
     spec, mistakes = validated(template, written)
@@ -138,15 +143,15 @@ def _typed(tree: dict[str, Any], written: Mapping[Path, Path], problems: list[Pr
 def _is_float(path: Path, tree: dict[str, Any]) -> bool:
     if field_at(path) is float:
         return True
-    if path[:2] in LISTS and len(path) == 4:
-        name = tree[str(path[0])][path[1]][path[2]].get("name")
-        return isinstance(name, str) and options.is_float(LISTS[path[:2]], name, str(path[3]))
-    if path[:2] not in COMPONENTS or len(path) != 3:
+    component = component_at(path)
+    if component is None:
         return False
-    section, kind, option = (str(part) for part in path)
-    name = tree[section][kind].get("name")
-    candidates = name.choices if isinstance(name, Choice) else (name,)
-    return any(isinstance(one, str) and options.is_float(kind, one, option) for one in candidates)
+    holder: Any = tree
+    for part in path[:-1]:
+        holder = holder[part]
+    name, option = holder.get("name"), str(path[-1])
+    names = name.choices if isinstance(name, Choice) else (name,)
+    return any(isinstance(each, str) and KINDS[component.kind].option_is_float(each, option) for each in names)
 
 
 def _within(problem: Problem, path: Path) -> bool:
@@ -212,9 +217,9 @@ def _idle(spec: TrialSpec, domains: Mapping[Path, Domain]) -> list[Problem]:
     """A temperature that no normaliser of the study looks at would be accepted in silence, and do nothing."""
     choice = domains.get(_NORMALISER)
     normalisers = choice.choices if isinstance(choice, Choice) else (spec.search.normaliser,)
-    searched = any(path[:2] == TEMPERATURE for path in domains)
-    if name_validators.tempered(str(name) for name in normalisers) or (
+    searched = any(path[:2] == _TEMPERATURE for path in domains)
+    if defaults.has_temperature(str(name) for name in normalisers) or (
         spec.search.temperature == Temperature() and not searched
     ):
         return []
-    return [Problem(TEMPERATURE, f"the normaliser {spec.search.normaliser!r} has no temperature")]
+    return [Problem(_TEMPERATURE, f"the normaliser {spec.search.normaliser!r} has no temperature")]

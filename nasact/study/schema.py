@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nasact.study.components import Component
+from nasact.study.fields import node_places
 from nasact.study.shorthand import MAIN_OPTION
 from nasact.study.spec import NOT_OF_A_TRIAL, TrialSpec
 
@@ -40,21 +42,22 @@ _DOMAINS: dict[str, Any] = {
     },
 }
 _ANY_DOMAIN = [{"$ref": "#/$defs/Range"}, {"$ref": "#/$defs/Choice"}]
-_COMPONENTS = ("Dataset", "Model", "Strategy", "Regulariser", "Monitor", "Kernel", "Derivation")
-_FIXED = ("Compare", "Outer")
 
 
 def json_schema() -> dict[str, Any]:
     """The schema of a study's YAML."""
     schema = TrialSpec.model_json_schema(mode="validation")
     definitions: dict[str, Any] = schema["$defs"]
-    for name in _COMPONENTS:
-        definitions[name] = _component(definitions[name])
-    definitions["Temperature"] = {"anyOf": [{"type": "number"}, *_ANY_DOMAIN, _open(definitions["Temperature"])]}
-    definitions["Optimiser"] = {"anyOf": [{"type": "string"}, *_ANY_DOMAIN, _open(definitions["Optimiser"])]}
-    for name, definition in definitions.items():
-        if name not in (*_FIXED, *_COMPONENTS):
-            _open(definition)
+    without_domains = {node.__name__ for path, node, _ in node_places() if path[0] in NOT_OF_A_TRIAL}
+    for node in {place.node for place in node_places()}:
+        name = node.__name__
+        if issubclass(node, Component):
+            definitions[name] = _component(definitions[name])
+        elif name not in without_domains:
+            plain = definitions[name]["properties"].get(node.shorthand_key, {})
+            short = [{"type": plain["type"]}, *_ANY_DOMAIN] if plain else []
+            opened = _open(definitions[name])
+            definitions[name] = {"anyOf": [*short, opened]} if short else opened
     for name, entry in schema["properties"].items():
         if name not in NOT_OF_A_TRIAL:
             schema["properties"][name] = _or_domain(entry)

@@ -6,25 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Path = tuple[str | int, ...]
 
-# datasets that may be named by their main option: {image_folder: PATH}
 MAIN_OPTION = {"image_folder": "path"}
-
-COMPONENTS: tuple[Path, ...] = (
-    ("task", "dataset"),
-    ("task", "model"),
-    ("search", "strategy"),
-    ("search", "kernel"),
-    ("derive", "method"),
-)
-OPTIMISERS: tuple[Path, ...] = (("search", "optimiser"), ("retrain", "optimiser"))
-TEMPERATURE: Path = ("search", "temperature")
-LISTS: dict[Path, str] = {("search", "regularisers"): "regulariser", ("search", "monitors"): "monitor"}
-"""Where a list of components stands, and of which kind they are."""
+"""Datasets that may be named by their main option: `{image_folder: PATH}`."""
 
 
 def named(value: Any) -> Any:
@@ -47,12 +35,17 @@ def temperature(value: Any) -> Any:
     return value
 
 
-def expand(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[Path, Path]]:
-    """The tree in full form, and for each place that moved: where it is now -> where the user wrote it."""
+def expand(
+    tree: dict[str, Any], rules: Mapping[Path, tuple[str, Callable[[Any], Any]]]
+) -> tuple[dict[str, Any], dict[Path, Path]]:
+    """The tree in full form, and for each place that moved: where it is now -> where the user wrote it.
+
+    `rules`: path of a node (section, key) -> the key that its plain value stands for, and the function that expands it.
+    """
     written: dict[Path, Path] = {}
-    for path in (*COMPONENTS, *OPTIMISERS):
-        tree = _rewrite(tree, path, named, "name", written)
-    return _rewrite(tree, TEMPERATURE, temperature, "start", written), written
+    for path, (key, rule) in rules.items():
+        tree = _rewrite(tree, path, rule, key, written)
+    return tree, written
 
 
 def _rewrite(

@@ -139,7 +139,7 @@ AFTER_GOOD = {
     ),
     "a perturbation of weights that are drawn": (
         "search: {strategy: gdas, regularisers: [sdarts]}",
-        "m.yaml:3: search.regularisers.0: regulariser 'sdarts' cannot serve here: it moves mixture weights by eps and "
+        "m.yaml:3: search.regularisers.0: regulariser 'sdarts' cannot be applied: it moves mixture weights by eps and "
         "back onto the simplex, and those of normaliser 'gumbel_hard' are off it, or drawn anew at each pass; use "
         "softmax or ratio or convex or clip",
     ),
@@ -153,7 +153,7 @@ AFTER_GOOD = {
     ),
     "nothing to leave out": (
         "derive: {top_k: all, method: perturbation}",
-        "m.yaml:3: derive.top_k: derivation 'perturbation' cannot serve here: it looks for functions that a site can "
+        "m.yaml:3: derive.top_k: derivation 'perturbation' cannot be applied: it looks for functions that a site can "
         "do without, and top_k 'all' keeps every one; use magnitude",
     ),
     "no epochs": ("search: {epochs: 0}", "m.yaml:3: search.epochs: must be at least 1, but got 0"),

@@ -73,30 +73,30 @@ EAGER = {"name": "hessian", "start": 0, "window": 2, "lag": 1}
             {},
             "search.monitors.1.every: must not be larger than search.epochs, but got (every=30, epochs=20)",
         ),
-        (["weights"], {"on_collapse": "rollback"}, "unknown way to meet a collapse 'rollback'. Did you mean 'roll_bac"),
+        (["weights"], {"on_collapse": "rollback"}, "unknown reaction to a collapse 'rollback'. Did you mean 'roll_bac"),
         (
             ["weights"],
             {"on_collapse": "stop"},
-            "search.on_collapse: 'stop', but no monitor can tell a collapse: add hessian, or weights with",
+            "search.on_collapse: 'stop', but no monitor can detect a collapse: add hessian, or weights with",
         ),
         (
             ["hessian"],
             {"on_collapse": "roll_back"},
-            "search.on_collapse: 'roll_back', but no monitor can tell a collapse: search.epochs is 20, and 'hessian' "
-            "tells one at epoch 22 at the earliest",
+            "search.on_collapse: 'roll_back', but no monitor can detect a collapse: search.epochs is 20, and 'hessian' "
+            "detects one at epoch 22 at the earliest",
         ),
         ([EAGER], {"on_collapse": "stop", "epochs": {"low": 4, "high": 9}}, "(with search.epochs: 4)"),
         (
             ["weights"],
             {"prune_by": "hessian_eigenvalue"},
-            "outer.prune_by: no monitor of the study gives 'hessian_eigenvalue'. Monitor 'hessian' gives it: add it to",
+            "outer.prune_by: no monitor of the study measures 'hessian_eigenvalue'. Monitor 'hessian' measures it: add it to",
         ),
         (
             ["weights"],
             {"prune_by": "identty_mass"},
-            "gives 'identty_mass'. Did you mean 'identity_mass'? There are: ",
+            "measures 'identty_mass'. Did you mean 'identity_mass'? There are: ",
         ),
-        ([], {"prune_by": "entropy.act1"}, "Monitor 'weights' gives it: add it to search.monitors"),
+        ([], {"prune_by": "entropy.act1"}, "Monitor 'weights' measures it: add it to search.monitors"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_trained(monitors: list, options: dict, line: str) -> None:

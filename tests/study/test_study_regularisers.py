@@ -63,7 +63,7 @@ def test_a_trials_key_tells_its_regularisers() -> None:
             {},
             "search.regularisers.1.coefficient: must be a positive number, but got -1.0",
         ),
-        (["entropy"], {"normaliser": "affine"}, "search.regularisers.0: regulariser 'entropy' cannot serve here: the"),
+        (["entropy"], {"normaliser": "affine"}, "search.regularisers.0: regulariser 'entropy' cannot be applied: the"),
         (["beta_decay"], {"normaliser": "convex"}, "logits of a softmax"),
         (["sdarts"], {"strategy": "joint"}, "perturbs the steps of the weights alone, and the strategy takes none"),
         (["sdarts"], {"strategy": {"name": "darts", "update": "simultaneous"}}, "the strategy takes none"),
@@ -79,5 +79,5 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(regularisers: list
 
 
 def test_a_normaliser_that_may_be_drawn_must_fit_too() -> None:
-    with pytest.raises(StudyError, match=r"cannot serve here: .* \(with search.normaliser: 'affine'\)"):
+    with pytest.raises(StudyError, match=r"cannot be applied: .* \(with search.normaliser: 'affine'\)"):
         study("entropy", normaliser={"choice": ["softmax", "affine"]})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nasact.errors import DataError, UnknownName
 from nasact.registry import Registry
@@ -20,13 +20,13 @@ from nasact.tasks.options import check_options, defaults, parameters
 from nasact.tasks.raw_dataset import Source
 from nasact.tasks.split import Data
 
-# what load_data gives to a loader that asks for it; everything else in its signature is an option of the user
-GIVEN = ("data_dir", "download")
-
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
-    """A dataset: how to load it, and what to say about it."""
+    """A dataset: how to load it, and what `nasact list datasets` shows of it."""
+
+    supplied: ClassVar[tuple[str, ...]] = ("data_dir", "download")
+    """The parameters of `load` that nasact supplies itself; all others are options of the user."""
 
     name: str
     load: Callable[..., Source]
@@ -38,9 +38,14 @@ class DatasetRecord:
     needs_files: bool = True
 
     @property
+    def factory(self) -> Callable[..., Source]:
+        """The function whose signature declares the options."""
+        return self.load
+
+    @property
     def options(self) -> dict[str, Any]:
-        """Options and their defaults; `inspect.Parameter.empty` marks a required one."""
-        return defaults(self.load, GIVEN)
+        """Options and their defaults; `inspect.Parameter.empty` marks a required option."""
+        return defaults(self.factory, self.supplied)
 
 
 DATASETS: Registry[DatasetRecord] = Registry("dataset", "nasact list datasets")
@@ -120,7 +125,7 @@ def _load(name: str, options: Mapping[str, Any], *, seed: int, data_dir: Path | 
     if name not in DATASETS and "." in name:
         raise UnknownName(f"{DATASETS.unknown(name)}; your own function is written 'package.module:function'")
     record = DATASETS.get(name)
-    checked = check_options(record.load, options, given=GIVEN, place=f"dataset {name!r}", error=DataError)
+    checked = check_options(record.load, options, given=record.supplied, place=f"dataset {name!r}", error=DataError)
     known = parameters(record.load) or {}
     given = {"data_dir": data_dir, "download": download}
     return record.load(**checked, **{key: value for key, value in given.items() if key in known})

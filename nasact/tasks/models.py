@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,13 @@ from nasact.tasks.shapes import Shape
 from nasact.tasks.vit import tiny_vit
 from nasact.training.seeds import RandomStream
 
-GIVEN = ("input_shape", "classes")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord:
-    """A model: `build(input_shape=, classes=, **options)`, and what to say about it."""
+    """A model: `build(input_shape=, classes=, **options)`, and what `nasact list models` shows of it."""
+
+    supplied: ClassVar[tuple[str, ...]] = ("input_shape", "classes")
+    """The parameters of `build` that nasact supplies itself; all others are options of the user."""
 
     name: str
     build: Callable[..., nn.Module]
@@ -38,9 +39,14 @@ class ModelRecord:
     activation: str = "relu"
 
     @property
+    def factory(self) -> Callable[..., nn.Module]:
+        """The function whose signature declares the options."""
+        return self.build
+
+    @property
     def options(self) -> dict[str, Any]:
-        """Options and their defaults."""
-        return defaults(self.build, GIVEN)
+        """Options and their defaults; `inspect.Parameter.empty` marks a required option."""
+        return defaults(self.factory, self.supplied)
 
 
 MODELS: Registry[ModelRecord] = Registry("model", "nasact list models")
@@ -165,7 +171,7 @@ def _build(name: str, options: Mapping[str, Any], shape: Shape, classes: int, pl
     if name not in MODELS and "." in name:
         raise UnknownName(f"{MODELS.unknown(name)}; your own factory is written 'package.module:function'")
     record = MODELS.get(name)
-    checked = check_options(record.build, options, given=GIVEN, place=place, error=ModelError)
+    checked = check_options(record.build, options, given=record.supplied, place=place, error=ModelError)
     return record.build(input_shape=shape, classes=classes, **checked)
 
 

@@ -5,12 +5,12 @@ Every field is described in docs/result-schema.md; a change that takes away or r
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nasact.files import json_ready
 from nasact.report import statistics
 from nasact.report.genotype_text import site_text
 from nasact.report.tables import DERIVED, best_number, contrasts_of, variant_functions
@@ -88,18 +88,9 @@ def result_document(
             "counts": _counts(trials),
             "records": [_trial(trial) for trial in trials],
         },
-        "provenance": {
-            "seed": provenance.seed,
-            "versions": dict(provenance.versions),
-            "git": provenance.git,
-            "command": provenance.command,
-            "platform": provenance.platform,
-            "cpus": provenance.cpus,
-            "threads": provenance.threads,
-            "seconds": provenance.seconds,
-        },
+        "provenance": asdict(provenance),
     }
-    plain: dict[str, Any] = _finite(document)
+    plain: dict[str, Any] = json_ready(document)
     return plain
 
 
@@ -141,21 +132,17 @@ def summary(values: Sequence[float]) -> dict[str, Any] | None:
     }
 
 
-def _state(trial: Mapping[str, Any]) -> str:
-    return str(trial.get("status") or trial.get("state")).lower()
-
-
 def _counts(trials: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    counted = Counter(_state(trial) for trial in trials)
+    by_status = Counter(trial["status"] for trial in trials)
     reused = sum(trial.get("reused_from") is not None for trial in trials)
-    return {**{state: counted[state] for state in STATUSES}, "reused": reused}
+    return {**{status: by_status[status] for status in STATUSES}, "reused": reused}
 
 
 def _trial(trial: Mapping[str, Any]) -> dict[str, Any]:
     metrics = trial.get("metrics") or {}
     return {
         "number": trial["number"],
-        "status": _state(trial),
+        "status": trial["status"],
         "params": dict(trial.get("params") or {}),
         "value": metrics.get("derived_val_accuracy", trial.get("value")),
         "metrics": {name: metrics.get(name) for name in TRIAL_METRICS},
@@ -164,12 +151,3 @@ def _trial(trial: Mapping[str, Any]) -> dict[str, Any]:
         "left_out": list(trial.get("left_out") or ()),
         "reused_from": trial.get("reused_from"),
     }
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: null in their place, lists for tuples, text for any other kind of key."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -174,7 +174,7 @@ def _betas_text(betas: Mapping[str, Any]) -> str:
 def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
     """One line a trial: state, validation accuracy of the mixture and of the derived network, gap, parameters, time.
 
-    A trial is a mapping with `number`, `state` (or `status`), `params` and the `metrics` of its result; `value` is its
+    A trial is a mapping with `number`, `status`, `params` and the `metrics` of its result; `value` is its
     derived accuracy where the metrics are not at hand, `reused_from` the trial whose result it shares.
     """
     best = best_number(trials)
@@ -191,16 +191,15 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for trial, text in zip(trials, parameters, strict=True):
         metrics = trial.get("metrics") or {}
-        state = str(trial.get("state") or trial.get("status") or NOTHING).lower()
         rows.append(
             (
                 f"* {trial['number']}" if trial["number"] == best else str(trial["number"]),
-                state if trial.get("reused_from") is None else f"as {trial['reused_from']}",
+                trial["status"] if trial.get("reused_from") is None else f"as {trial['reused_from']}",
                 _percent(_derived(trial)),
                 _percent(metrics.get("search_val_accuracy")),
                 _points(metrics.get("gap")),
                 clock(metrics.get("seconds", trial.get("seconds"))),
-                str(trial["reason"]) if state == "failed" and trial.get("reason") else text,
+                str(trial["reason"]) if trial["status"] == "failed" and trial.get("reason") else text,
             )
         )
     note = "gap: mixture minus derived, in points.  *: the best trial."
@@ -229,7 +228,7 @@ def best_number(trials: Sequence[Mapping[str, Any]]) -> int | None:
     """The number of the best trial (`trial_status.best_trial`), by its derived network's validation accuracy."""
     values = ((trial, _derived(trial)) for trial in trials)
     best = best_trial(
-        TrialScore(int(trial["number"]), str(trial.get("state") or trial.get("status")).lower(), value)
+        TrialScore(int(trial["number"]), trial["status"], value)
         for trial, value in values
         if is_number(value)
     )

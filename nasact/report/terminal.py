@@ -26,8 +26,8 @@ def print_result(document: Mapping[str, Any], console: Console | None = None) ->
     records = sorted(trials["records"], key=lambda trial: trial["number"])
     shown = records if len(records) <= _MOST_TRIALS else _best_trials(records)
     console.print(trials_table(shown))
-    counts = {state: count for state, count in trials["counts"].items() if count}
-    console.print(Text(", ".join(f"{count} {state}" for state, count in counts.items()), style="dim"))
+    counts = [f"{count} {status}" for status, count in trials["counts"].items() if count]
+    console.print(Text(", ".join(counts), style="dim"))
     if document["genotype"] is not None:
         console.print()
         console.print(genotype_table(document["genotype"], f"Derived network (trial {trials['best']})"))

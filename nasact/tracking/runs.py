@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from nasact.tracking import events
-from nasact.tracking.sanitise import clean_name, clean_names, cut, finite, tag_values
+from nasact.tracking.sanitise import MAX_PARAM, clean_name, clean_names, cut, tag_values
 from nasact.tracking.tracker import RunIds, StudyInfo
+from nasact.trial_status import STATUSES
 
-_STATUS = {"complete": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
-_STOPPED = "KILLED"  # pruned, interrupted, abandoned: the tag nasact.status says which
-_ENDED = ("complete", "pruned", "failed")
+_RUN_STATUS = {"complete": "FINISHED", "failed": "FAILED"}
+_STOPPED = "KILLED"  # pruned, interrupted or abandoned: the tag nasact.status holds which
+_ENDED = frozenset(STATUSES) - {"running"}
 _ENTITIES = 1000  # MLflow's limit of a batch, everything together
 _PAIRS = 100  # and of its parameters and tags
 
@@ -260,7 +262,7 @@ class StudyRuns:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """`log_batch` in as many calls as MLflow's limits ask for, and none where there is nothing."""
-        param_list = [self._entities.Param(name, cut(value, 6000)) for name, value in (params or {}).items()]
+        param_list = [self._entities.Param(name, cut(value, MAX_PARAM)) for name, value in (params or {}).items()]
         tag_list = [self._entities.RunTag(name, value) for name, value in tag_values(tags or {}).items()]
         while metrics or param_list or tag_list:
             some_params, param_list = param_list[:_PAIRS], param_list[_PAIRS:]
@@ -279,9 +281,9 @@ class StudyRuns:
         metrics = [
             self._entities.Metric(names[point.name], point.value, point.time, point.step)
             for point in points
-            if finite(point.value) and (names[point.name], point.step, point.value) not in there
+            if math.isfinite(point.value) and (names[point.name], point.step, point.value) not in there
         ]
-        odd = [f"{point.name}@{point.step}={point.value}" for point in points if not finite(point.value)]
+        odd = [f"{point.name}@{point.step}={point.value}" for point in points if not math.isfinite(point.value)]
         self.log(run_id, metrics, tags={**tags, **({"nasact.not_finite": ", ".join(odd)} if odd else {})})
 
     def _logged(self, run_id: str, names: set[str]) -> set[tuple[str, int, float]]:
@@ -294,4 +296,4 @@ class StudyRuns:
             self._client.log_artifacts(run_id, folder)
 
     def _end(self, run_id: str, status: str, time: int) -> None:
-        self._client.set_terminated(run_id, _STATUS.get(status.lower(), _STOPPED), end_time=time)
+        self._client.set_terminated(run_id, _RUN_STATUS.get(status, _STOPPED), end_time=time)

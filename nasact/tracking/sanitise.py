@@ -6,7 +6,6 @@ Pure functions on strings and numbers; knows no store.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import SupportsFloat
@@ -83,7 +82,3 @@ def numbers(metrics: Mapping[str, SupportsFloat | None]) -> dict[str, float]:
         except (TypeError, ValueError, RuntimeError):
             continue
     return found
-
-
-def finite(value: float) -> bool:
-    return math.isfinite(value)

@@ -52,11 +52,11 @@ def comparison(seeds=5):
     }
 
 
-def trial(number, state="complete", derived=None, **more):
+def trial(number, status="complete", derived=None, **more):
     metrics = {"search_val_accuracy": 0.95, "seconds": 12.0}
     if derived is not None:
         metrics |= {"derived_val_accuracy": derived, "gap": 0.95 - derived}
-    return {"number": number, "state": state, "params": {"search.strategy.lr": 0.01}, "metrics": metrics, **more}
+    return {"number": number, "status": status, "params": {"search.strategy.lr": 0.01}, "metrics": metrics, **more}
 
 
 def printed(table, width):
@@ -159,7 +159,7 @@ def test_trials_table_marks_the_best_completed_trial_and_tells_why_one_failed():
         trial(1, "failed", reason="loss became nan\nin epoch 3"),
         trial(2, derived=0.96),
         trial(3, "pruned", derived=0.99),
-        trial(4, "RUNNING"),
+        trial(4, "running"),
     ]
     table = trials_table(trials)
     assert best_number(trials) == 2

@@ -9,11 +9,12 @@ import pytest
 from outer_standin import Standin, execute, quality, shown, study
 
 from nasact.errors import Divergence, StoreError, StudyError
+from nasact.kinds import KINDS
 from nasact.outer.callbacks import NullCallbacks
 from nasact.outer.optuna import read_trials
 from nasact.outer.records import ENGINES, TrialRecord, best_of, counts
 from nasact.outer.store import StudyDirectory
-from nasact.study import TrialSpec, name_validators
+from nasact.study import TrialSpec
 
 
 class Heard(NullCallbacks):
@@ -38,7 +39,7 @@ class Heard(NullCallbacks):
 
 def test_the_registry_holds_the_optuna_engine() -> None:
     assert ENGINES.names() == ("optuna",)
-    assert ENGINES.names() == name_validators.ENGINES, "what a study may name is what there is"
+    assert ENGINES.names() == KINDS["engine"].names(), "what a study may name is what there is"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])

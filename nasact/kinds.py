@@ -81,12 +81,10 @@ class Kind:
             return None
         if is_dataclass(record) and isinstance(record, type):
             return _record_error(f"{self.name} {name!r}", record, options)
-        from nasact.tasks.options import check_options
+        from nasact.tasks.signature_options import check_options
 
         try:
-            factory = getattr(record, "load", None) or record.build
-            given = ("data_dir", "download", "input_shape", "classes")
-            check_options(factory, options, given=given, place="", error=StudyError)
+            check_options(record.factory, options, supplied=record.supplied, place="", error=StudyError)
         except NasactError as error:
             message = str(error).removeprefix(": ")
             named = _OPTION_IN_MESSAGE.search(message)
@@ -96,9 +94,7 @@ class Kind:
     def option_is_float(self, name: str, option: str) -> bool:
         """Whether the thing called `name` declares `option` as a float; False if either is unknown."""
         record = self.records().get(name)
-        declared = (
-            record if isinstance(record, type) else getattr(record, "load", None) or getattr(record, "build", None)
-        )
+        declared = record if isinstance(record, type) else getattr(record, "factory", None)
         return declared is not None and typing.get_type_hints(declared).get(option) is float
 
     def default_options(self, record: Any) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Errors a user can cause: one clear line that names the place, the value, what was expected, the nearest right name.
+"""Errors that a user can cause. The message is one line: place, value, what was expected, the nearest right name.
 
 The bottom room: it imports nothing of nasact. The CLI prints the line and exits with `exit_code`.
 """
@@ -10,17 +10,17 @@ from collections.abc import Iterable
 
 
 class NasactError(Exception):
-    """A user's mistake or the environment's failure, told in one line. Never raised for our own bugs."""
+    """A user's mistake or a failure of the environment, described in one line. Never raised for a bug of nasact."""
 
     exit_code = 2
 
 
 class UnknownName(NasactError):
-    """A name that no registry holds."""
+    """A name that its registry does not hold."""
 
 
 class StudyError(NasactError):
-    """A study that cannot be understood or that contradicts itself."""
+    """A study that cannot be read, or that contradicts itself."""
 
 
 class DataError(NasactError):
@@ -36,7 +36,7 @@ class SurgeryError(NasactError):
 
 
 class MixtureError(NasactError):
-    """A mixture that cannot exist: an empty bank, weights that cannot be normalised, a level that does not fit."""
+    """An invalid mixture: an empty bank, weights that cannot be normalised, a level that does not fit the model."""
 
 
 class GenotypeError(NasactError):
@@ -52,13 +52,13 @@ class ExportError(NasactError):
 
 
 class Divergence(NasactError):
-    """Training left the finite numbers. It ends the trial as failed, with its reason, not the study."""
+    """A loss that is not finite. The trial ends as failed, with this reason; the study continues."""
 
     exit_code = 3
 
 
 def one_line(text: object, limit: int | None = None) -> str:
-    """`text` on one line of at most `limit` characters; for an exception without a message, its type."""
+    """`text` on one line of at most `limit` characters; an exception without a message gives the name of its type."""
     line = " ".join(str(text).split())
     if not line and isinstance(text, BaseException):
         line = type(text).__name__
@@ -66,12 +66,12 @@ def one_line(text: object, limit: int | None = None) -> str:
 
 
 def error_line(error: BaseException, limit: int | None = None) -> str:
-    """`ValueError: its message` on one line of at most `limit` characters; the type alone without a message."""
+    """`ValueError: its message` on one line of at most `limit` characters; only the type if there is no message."""
     name = type(error).__name__
     return one_line(f"{name}: {error}" if str(error).strip() else name, limit)
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """` Did you mean 'darts'?`, or an empty string where nothing is near."""
+    """` Did you mean 'darts'?`, or an empty string if no known name is similar."""
     near = difflib.get_close_matches(str(name), list(known), n=2, cutoff=0.6)
     return " Did you mean " + " or ".join(repr(match) for match in near) + "?" if near else ""

@@ -1,6 +1,6 @@
-"""Files that are replaced as a whole, and JSON with one rule for numbers that JSON does not have.
+"""Atomic writes of files, and JSON with one rule for nan and infinities.
 
-Knows paths and plain documents, not what is in them.
+Knows paths and plain documents; must not know what the documents mean.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from nasact.errors import StoreError
 
 
 def write_atomically(path: Path, content: bytes, *, keep: Path | None = None) -> None:
-    """Replace `path` by `content` as a whole: a kill at any moment leaves the old content or the new.
+    """Replace the content of `path` atomically: after a kill at any moment the file holds the old content or the new.
 
-    `keep`: where the old content is moved to. Raises StoreError for every failure (a full disk, no permission); the old
-    content is then still at `path`.
+    `keep`: the path that the old content is moved to. Raises StoreError for every failure (a full disk, no permission);
+    the old content is then still at `path`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -35,36 +35,36 @@ def write_atomically(path: Path, content: bytes, *, keep: Path | None = None) ->
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StoreError(f"{path}: could not be written: {error.strerror or error}; what was there is kept") from error
+        raise StoreError(f"{path}: could not be written: {error.strerror or error}; the old content is kept") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text` in UTF-8, as `write_atomically`."""
+    """Replace the content of `path` by `text` in UTF-8, atomically."""
     write_atomically(path, text.encode())
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Replace `path` by `document` as indented JSON, as `write_atomically`; nan and infinities become null."""
+    """Replace the content of `path` by `document` as indented JSON, atomically; nan and infinities become null."""
     write_text(path, json.dumps(json_ready(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; StoreError if the file is missing, unreadable or holds something else."""
+    """The JSON object in `path`; raises StoreError if the file is missing, unreadable or holds anything else."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StoreError(f"{path}: there is no such file") from None
+        raise StoreError(f"{path}: file not found") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
-        raise StoreError(f"{path}: is not JSON ({error}); remove it to have it made again") from error
+        raise StoreError(f"{path}: is not JSON ({error}); delete it, then rerun to write it again") from error
     if not isinstance(document, dict):
-        raise StoreError(f"{path}: expected an object, but got a {type(document).__name__}")
+        raise StoreError(f"{path}: expected a JSON object, but got a {type(document).__name__}")
     return document
 
 
 def json_ready(document: Any) -> Any:
-    """`document` in JSON types: None in place of nan and infinities, lists for sequences, text for keys."""
+    """`document` in JSON types: nan and infinities become None, sequences become lists, keys become text."""
     if isinstance(document, float):
         return document if math.isfinite(document) else None
     if isinstance(document, Mapping):

@@ -1,6 +1,6 @@
-"""Records that are chosen by name with options (strategies, kernels, ...), and the check of those options.
+"""Records that are chosen by name and take options (strategies, kernels, ...), and the checks of these options.
 
-The options of a record are the fields of its dataclass. Knows no study and no YAML.
+The options of a record are the fields of its dataclass. Must not know studies or YAML.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Named(Protocol):
-    """A name with options, as a study holds it for one record."""
+    """A name with options: how a study names one record."""
 
     @property
     def name(self) -> str: ...
@@ -27,19 +27,22 @@ class Named(Protocol):
 
 
 class RecordRegistry(Registry[type[T]]):
-    """Names to classes of frozen records, whose options are their fields."""
+    """Names to classes of frozen records. The options of a record are its fields."""
 
     def build(self, name: str, options: Mapping[str, Any]) -> T:
-        """The record called `name` with these options; StudyError names an option that is unknown or out of range."""
+        """The record called `name` with these options; raises StudyError if an option is unknown or out of range."""
         return from_options(f"{self.kind} {name!r}", self.get(name), options)
 
-    def build_all(self, wanted: Iterable[Named]) -> tuple[T, ...]:
-        """The records that a study names, in its order."""
-        return tuple(self.build(each.name, each.options) for each in wanted)
+    def build_all(self, components: Iterable[Named]) -> tuple[T, ...]:
+        """The records that a study names, in the order of the study."""
+        return tuple(self.build(component.name, component.options) for component in components)
 
 
 def from_options(kind: str, cls: type[T], options: Mapping[str, Any]) -> T:
-    """`cls(**options)` where every option is known and of its field's type; `kind` is what messages call it."""
+    """Return `cls(**options)`; raise StudyError if an option is unknown or is not of its field's type.
+
+    `kind` names the record in messages: `strategy 'darts'`.
+    """
     known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
     types = get_type_hints(cls)
     values: dict[str, Any] = {}
@@ -53,12 +56,19 @@ def from_options(kind: str, cls: type[T], options: Mapping[str, Any]) -> T:
 
 
 def require_positive(option: str, value: float) -> None:
+    """Raise StudyError unless `value` is finite and above 0."""
     if not (math.isfinite(value) and value > 0):
         raise StudyError(f"{option} must be a positive number, but got {value}")
 
 
+def require_at_least(option: str, value: int, least: int = 1) -> None:
+    """Raise StudyError unless `value` is at least `least`."""
+    if value < least:
+        raise StudyError(f"{option} must be at least {least}, but got {value}")
+
+
 def require_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
-    """`True` is no 1 here, though Python says it is."""
+    """Raise StudyError unless `value` is one of `choices`, with the same type: `True` does not count as 1."""
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         expected = " or ".join(repr(choice) for choice in choices)
         near = did_you_mean(value, [str(choice) for choice in choices]) if isinstance(value, str) else ""

@@ -88,7 +88,7 @@ def test_full_disk_is_one_line_and_nothing_is_lost(
     assert ran.out == ""
     assert "Traceback" not in ran.err
     last = ran.err.splitlines()[-1]
-    assert "checkpoint.pt: could not be written: File too large; what was there is kept" in last
+    assert "checkpoint.pt: could not be written: File too large; the old content is kept" in last
     with sqlite3.connect(tmp_path / "runs/tiny/study.db") as database:
         assert database.execute("SELECT state FROM trials").fetchall() == [("RUNNING",)]
     database.close()

@@ -1,4 +1,4 @@
-"""Texts of errors: one line, whatever was raised."""
+"""Every error is described in one line, whatever was raised."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nasact.errors import error_line, one_line
 
 
 @given(st.text(), st.none() | st.integers(8, 60))
-def test_one_line_is_one_line_of_the_same_words(text: str, limit: int | None) -> None:
+def test_one_line_has_the_same_words_on_one_line(text: str, limit: int | None) -> None:
     line = one_line(text, limit)
     assert len(line.splitlines()) <= 1
     assert "  " not in line

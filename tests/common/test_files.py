@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and JSON with one rule for what JSON does not have."""
+"""Files are written atomically, and JSON has one rule for nan and infinities."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DOCUMENTS = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionarie
 
 
 @given(DOCUMENTS)
-def test_whatever_is_made_json_ready_is_json(document: Any) -> None:
+def test_a_json_ready_document_survives_json(document: Any) -> None:
     ready = json_ready(document)
     assert json.loads(json.dumps(ready, allow_nan=False)) == ready
     assert json_ready(ready) == ready
 
 
-def test_numbers_that_json_does_not_have_become_null(tmp_path: Path) -> None:
+def test_nan_and_infinities_become_null(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"a": math.nan, "b": [math.inf, 1.5, (-math.inf,)], "ü": 3, 7: True})
     assert read_json(tmp_path / "x.json") == {"a": None, "b": [None, 1.5, [None]], "ü": 3, "7": True}
 
@@ -37,13 +37,13 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_other_file(tmp_path: P
         write_json(path, {"new": object()})
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(StoreError, match=r"folder: could not be written: .*; what was there is kept"):
+    with pytest.raises(StoreError, match=r"folder: could not be written: .*; the old content is kept"):
         write_atomically(folder, b"content")
     assert read_json(path) == {"old": 1}
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "x.json"]
 
 
-def test_what_was_there_is_moved_where_it_is_to_be_kept(tmp_path: Path) -> None:
+def test_the_old_content_is_moved_to_the_keep_path(tmp_path: Path) -> None:
     path, kept = tmp_path / "x", tmp_path / "x.previous"
     write_atomically(path, b"1", keep=kept)
     write_atomically(path, b"2", keep=kept)
@@ -52,12 +52,10 @@ def test_what_was_there_is_moved_where_it_is_to_be_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "there is no such file"), (b"{", "is not JSON"), (b"[1]", "expected an object, but got a list")],
+    [(None, "file not found"), (b"{", "is not JSON"), (b"[1]", "expected a JSON object, but got a list")],
     ids=["missing", "torn", "list"],
 )
-def test_a_document_that_cannot_be_read_is_refused_with_its_path(
-    content: bytes | None, message: str, tmp_path: Path
-) -> None:
+def test_an_unreadable_document_is_refused_with_its_path(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     if content is not None:
         path.write_bytes(content)

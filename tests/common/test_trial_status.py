@@ -1,4 +1,4 @@
-"""Which trial is best: one rule, the same for engines, progress, tables and documents."""
+"""One rule decides which trial is best: the same for engines, progress, tables and documents."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ VALUES = st.none() | st.floats(width=16) | st.sampled_from([0.5, 0.75])
 
 @st.composite
 def scores(draw: st.DrawFn) -> list[TrialScore]:
-    """Trials in any order, each number once."""
+    """Trials in any order; every number occurs at most once."""
     numbers = draw(st.lists(st.integers(0, 50), unique=True, max_size=12))
     return [TrialScore(number, draw(st.sampled_from(STATUSES)), draw(VALUES)) for number in numbers]
 
 
 @given(scores())
-def test_no_complete_trial_is_better_than_the_best_nor_as_good_and_earlier(found: list[TrialScore]) -> None:
+def test_the_best_trial_is_the_earliest_complete_one_with_the_highest_value(found: list[TrialScore]) -> None:
     best = best_trial(found)
     rivals = [
         (score.value, -score.number)

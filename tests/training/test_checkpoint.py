@@ -85,7 +85,7 @@ def test_a_full_disk_is_one_line_and_the_former_checkpoint_is_intact(tmp_path: P
     with pytest.raises(StoreError) as raised:
         checkpoint.save(payload(2))
     assert str(raised.value) == (
-        f"{checkpoint.path}: could not be written: No space left on device; what was there is kept"
+        f"{checkpoint.path}: could not be written: No space left on device; the old content is kept"
     )
     loaded = checkpoint.load()
     assert loaded is not None

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from nasact.errors import DataError, error_line
-from nasact.tasks.import_path import call, resolve
+from nasact.tasks.import_path import call_user_code, import_callable
 from nasact.tasks.raw_dataset import Source
 from nasact.tasks.split import Data, Split, TestSet
 from nasact.training.seeds import RandomStream
@@ -28,10 +28,10 @@ EXPECTED = "a nasact.tasks.Data, (train, test) or (train, val, test) of (x, y) p
 def load_custom_dataset(path: str, options: Mapping[str, Any], *, seed: int, data_dir: Path | None) -> Source:
     """Call the user's function, inside random numbers of its own, and read what it returns."""
     place = f"dataset {path!r}"
-    function = resolve(path, place=place, error=DataError)
+    function = import_callable(path, place=place, error=DataError)
     with RandomStream(seed):
-        offered = {"seed": seed, "data_dir": data_dir}
-        return _source(call(function, options, offered, place=place, error=DataError), place)
+        supplied = {"seed": seed, "data_dir": data_dir}
+        return _source(call_user_code(function, options, supplied, place=place, error=DataError), place)
 
 
 def _source(returned: Any, place: str) -> Source:
@@ -57,7 +57,7 @@ def _test_set(value: Any, place: str) -> TestSet:
 
 def _open(value: Any, place: str) -> Split:
     if callable(value) and not isinstance(value, Dataset):
-        value = call(value, {}, {}, place=place, error=DataError)
+        value = call_user_code(value, {}, {}, place=place, error=DataError)
     return as_split(value, place)
 
 

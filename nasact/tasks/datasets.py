@@ -16,13 +16,13 @@ from nasact.registry import Registry
 from nasact.tasks import bundled, image_folder, vision
 from nasact.tasks.custom_dataset import load_custom_dataset
 from nasact.tasks.import_path import is_import_path
-from nasact.tasks.options import check_options, defaults, parameters
 from nasact.tasks.raw_dataset import Source
+from nasact.tasks.signature_options import FactoryRecord, check_options, keyword_parameters
 from nasact.tasks.split import Data
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetRecord:
+class DatasetRecord(FactoryRecord):
     """A dataset: how to load it, and what `nasact list datasets` shows of it."""
 
     supplied: ClassVar[tuple[str, ...]] = ("data_dir", "download")
@@ -41,11 +41,6 @@ class DatasetRecord:
     def factory(self) -> Callable[..., Source]:
         """The function whose signature declares the options."""
         return self.load
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Options and their defaults; `inspect.Parameter.empty` marks a required option."""
-        return defaults(self.factory, self.supplied)
 
 
 DATASETS: Registry[DatasetRecord] = Registry("dataset", "nasact list datasets")
@@ -125,7 +120,7 @@ def _load(name: str, options: Mapping[str, Any], *, seed: int, data_dir: Path | 
     if name not in DATASETS and "." in name:
         raise UnknownName(f"{DATASETS.unknown(name)}; your own function is written 'package.module:function'")
     record = DATASETS.get(name)
-    checked = check_options(record.load, options, given=record.supplied, place=f"dataset {name!r}", error=DataError)
-    known = parameters(record.load) or {}
+    checked = check_options(record.load, options, supplied=record.supplied, place=f"dataset {name!r}", error=DataError)
+    known = keyword_parameters(record.load)
     given = {"data_dir": data_dir, "download": download}
     return record.load(**checked, **{key: value for key, value in given.items() if key in known})

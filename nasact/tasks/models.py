@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from nasact.errors import ModelError, UnknownName, error_line
 from nasact.registry import Registry
 from nasact.tasks import plain_nets, torchvision_nets
-from nasact.tasks.import_path import call, is_import_path, resolve
-from nasact.tasks.options import check_options, defaults
+from nasact.tasks.import_path import call_user_code, import_callable, is_import_path
 from nasact.tasks.residual import residual
 from nasact.tasks.shapes import Shape
+from nasact.tasks.signature_options import FactoryRecord, check_options
 from nasact.tasks.vit import tiny_vit
 from nasact.training.seeds import RandomStream
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelRecord:
+class ModelRecord(FactoryRecord):
     """A model: `build(input_shape=, classes=, **options)`, and what `nasact list models` shows of it."""
 
     supplied: ClassVar[tuple[str, ...]] = ("input_shape", "classes")
@@ -42,11 +42,6 @@ class ModelRecord:
     def factory(self) -> Callable[..., nn.Module]:
         """The function whose signature declares the options."""
         return self.build
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Options and their defaults; `inspect.Parameter.empty` marks a required option."""
-        return defaults(self.factory, self.supplied)
 
 
 MODELS: Registry[ModelRecord] = Registry("model", "nasact list models")
@@ -162,16 +157,16 @@ def build_model(
 
 def _build(name: str, options: Mapping[str, Any], shape: Shape, classes: int, place: str) -> nn.Module:
     if is_import_path(name):
-        factory = resolve(name, place=place, error=ModelError)
-        offered = {"input_shape": shape, "classes": classes, "num_classes": classes}
-        model = call(factory, options, offered, place=place, error=ModelError)
+        factory = import_callable(name, place=place, error=ModelError)
+        supplied = {"input_shape": shape, "classes": classes, "num_classes": classes}
+        model = call_user_code(factory, options, supplied, place=place, error=ModelError)
         if not isinstance(model, nn.Module):
             raise ModelError(f"{place}: must return a torch.nn.Module, but returned {_describe(model)}")
         return model
     if name not in MODELS and "." in name:
         raise UnknownName(f"{MODELS.unknown(name)}; your own factory is written 'package.module:function'")
     record = MODELS.get(name)
-    checked = check_options(record.build, options, given=record.supplied, place=place, error=ModelError)
+    checked = check_options(record.build, options, supplied=record.supplied, place=place, error=ModelError)
     return record.build(input_shape=shape, classes=classes, **checked)
 
 

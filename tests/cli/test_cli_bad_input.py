@@ -148,7 +148,7 @@ CASES = {
     "model that is a number": Case(yaml=task(model="own:a_number"), said=r"model 'own:a_number': .* int.*"),
     "import path of something that cannot be called": Case(
         yaml=task(model="own:not_a_function"),
-        said=r"model 'own:not_a_function': must be something to call, but is int",
+        said=r"model 'own:not_a_function': must be a function or a class, but is int",
     ),
     "labels out of range": Case(
         yaml=task("own:labels_out_of_range", "mlp"),

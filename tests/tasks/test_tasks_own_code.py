@@ -190,7 +190,7 @@ def test_import_paths_that_lead_nowhere_say_where_they_end(user_module, tmp_path
         "nowhere.at.all:make": "no module named 'nowhere'.",
         f"{module}:make_split": f"{module!r} has no attribute 'make_split'. Did you mean 'make_splits'?",
         f"{module}:make_splits.of": f"'{module}.make_splits' has no attribute 'of'.",
-        f"{module}:constant": "must be something to call, but is int",
+        f"{module}:constant": "must be a function or a class, but is int",
         f"{broken}:make": f"importing {broken!r} failed: ModuleNotFoundError: No module named 'nowhere_to_be_found'",
         f"{syntax}:make": f"importing {syntax!r} failed: SyntaxError: ",
         f"{module}:": "an import path is written 'package.module:function'",

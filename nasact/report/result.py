@@ -16,18 +16,11 @@ from nasact.report.genotype_text import site_text
 from nasact.report.tables import DERIVED, best_number, contrasts_of, variant_functions
 from nasact.trial_status import STATUSES
 
-SCHEMA = 1
-TRIAL_METRICS = (
-    "search_val_accuracy",
-    "derived_val_accuracy",
-    "gap",
-    "entropy",
-    "max_weight",
-    "identity_mass",
-    "hessian_eigenvalue",
-    "discretisation_gap",
-    "seconds",
-)
+SCHEMA = 2
+"""Schema 1 held nine fixed `metrics` per trial; schema 2 holds every metric that a trial of the study measured."""
+
+FIXED_METRICS = ("search_val_accuracy", "derived_val_accuracy", "gap", "entropy", "seconds")
+"""The `metrics` that every trial of every study has; null where a trial did not get that far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +55,7 @@ def result_document(
     """
     best = next((trial for trial in trials if trial["number"] == best_number(trials)), None)
     metrics = (best or {}).get("metrics") or {}
+    metric_names = _metric_names(trials)
     variants = {name: _variant(variant) for name, variant in (comparison or {}).get("variants", {}).items()}
     runs = mlflow or {}
     document = {
@@ -86,7 +80,7 @@ def result_document(
         "trials": {
             "best": best["number"] if best else None,
             "counts": _counts(trials),
-            "records": [_trial(trial) for trial in trials],
+            "records": [_trial(trial, metric_names) for trial in trials],
         },
         "provenance": asdict(provenance),
     }
@@ -138,14 +132,20 @@ def _counts(trials: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {**{status: by_status[status] for status in STATUSES}, "reused": reused}
 
 
-def _trial(trial: Mapping[str, Any]) -> dict[str, Any]:
+def _metric_names(trials: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The fixed metrics, then all others that any of the trials measured, sorted by name."""
+    measured = {name for trial in trials for name in trial.get("metrics") or {}}
+    return (*FIXED_METRICS, *sorted(measured - set(FIXED_METRICS)))
+
+
+def _trial(trial: Mapping[str, Any], metric_names: Sequence[str]) -> dict[str, Any]:
     metrics = trial.get("metrics") or {}
     return {
         "number": trial["number"],
         "status": trial["status"],
         "params": dict(trial.get("params") or {}),
         "value": metrics.get("derived_val_accuracy", trial.get("value")),
-        "metrics": {name: metrics.get(name) for name in TRIAL_METRICS},
+        "metrics": {name: metrics.get(name) for name in metric_names},
         "reason": trial.get("reason"),
         "collapse": trial.get("collapse"),
         "left_out": list(trial.get("left_out") or ()),

@@ -228,9 +228,7 @@ def best_number(trials: Sequence[Mapping[str, Any]]) -> int | None:
     """The number of the best trial (`trial_status.best_trial`), by its derived network's validation accuracy."""
     values = ((trial, _derived(trial)) for trial in trials)
     best = best_trial(
-        TrialScore(int(trial["number"]), trial["status"], value)
-        for trial, value in values
-        if is_number(value)
+        TrialScore(int(trial["number"]), trial["status"], value) for trial, value in values if is_number(value)
     )
     return None if best is None else best.number
 

@@ -106,6 +106,24 @@ def test_show_as_text_and_as_json(finished, here) -> None:
     assert text.err == document.err == ""
 
 
+def test_show_prints_the_result_of_an_older_study_as_it_was_written(finished, here, tmp_path: Path) -> None:
+    folder = finished.copy(tmp_path / "older")
+    older = {**finished.document, "schema": 1}
+    monitored = ("max_weight", "identity_mass", "hessian_eigenvalue", "discretisation_gap")
+    for record in older["trials"]["records"]:
+        kept = ("search_val_accuracy", "derived_val_accuracy", "gap", "entropy")
+        record["metrics"] = {
+            **{name: record["metrics"][name] for name in kept},
+            **dict.fromkeys(monitored),
+            "seconds": record["metrics"]["seconds"],
+        }
+    (folder / "runs/tiny/result.json").write_text(json.dumps(older))
+    text, document = (here("show", "tiny", *more, cwd=folder) for more in ([], ["--json"]))
+    assert (text.code, document.code) == (0, 0)
+    assert document.document == older
+    assert text.out == here("show", "tiny", cwd=finished.folder).out
+
+
 def test_show_needs_no_torch(command, finished, tmp_path: Path) -> None:
     script = tmp_path / "show.py"
     script.write_text("import sys\nsys.modules['torch'] = None\nfrom nasact.cli.main import main\nmain()\n")

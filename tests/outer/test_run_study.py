@@ -67,7 +67,7 @@ def without_times(document: Mapping[str, Any]) -> dict[str, Any]:
     plain["study"].pop("directory")
     plain.pop("exports")
     for trial in plain["trials"]["records"]:
-        trial["metrics"].pop("seconds")
+        trial["metrics"] = {name: value for name, value in trial["metrics"].items() if not name.endswith("seconds")}
     return plain
 
 

@@ -27,6 +27,22 @@ def test_trials_have_a_row_each_and_parameters_as_columns() -> None:
     assert frame.loc[1, "reason"] == "nan"
 
 
+def test_every_metric_of_any_trial_is_a_column() -> None:
+    trials = [TRIALS[0], TRIALS[1] | {"metrics": {"new_monitor": 2.0}}]
+    frame = trials_frame(result_document(study={"name": "s"}, trials=trials, provenance=Provenance(seed=0)))
+    assert frame.loc[1, "new_monitor"] == 2.0
+    assert frame["new_monitor"].isna().tolist() == [True, False]
+
+
+def test_a_document_of_schema_1_gives_a_frame_too() -> None:
+    metrics = {"search_val_accuracy": 0.91, "derived_val_accuracy": 0.9, "gap": 0.01, "entropy": 0.5,
+               "max_weight": 0.8, "identity_mass": None, "hessian_eigenvalue": None, "discretisation_gap": None,
+               "seconds": 3.0}  # fmt: skip
+    record = {"number": 0, "status": "complete", "params": {"lr": 0.1}, "value": 0.9, "metrics": metrics}
+    older = {"schema": 1, "trials": {"records": [record | {"reason": None, "collapse": None}]}}
+    assert trials_frame(older).loc[0, "max_weight"] == 0.8
+
+
 def test_the_comparison_has_a_row_a_network() -> None:
     frame = comparison_frame(DOCUMENT)
     assert len(frame) == 4

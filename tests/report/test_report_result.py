@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nasact.report.result import SCHEMA, Provenance, result_document
+from nasact.report.result import FIXED_METRICS, SCHEMA, Provenance, result_document
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "result-schema.md"
 
@@ -38,7 +38,13 @@ def full(seeds=5):
         }
         for name, lag in (("original", 0.01), ("derived", 0.0), ("best_single", 0.005))
     }
-    metrics = {"derived_val_accuracy": 0.96, "search_val_accuracy": 0.97, "gap": 0.01, "seconds": 3.0}
+    metrics = {
+        "derived_val_accuracy": 0.96,
+        "search_val_accuracy": 0.97,
+        "gap": 0.01,
+        "seconds": 3.0,
+        "max_weight": 0.8,
+    }
     trials = [
         {"number": 0, "status": "failed", "params": {"search.lr": 0.1}, "reason": "loss became nan", "metrics": {}},
         {"number": 1, "status": "complete", "params": {"search.lr": 0.01}, "metrics": metrics},
@@ -64,7 +70,7 @@ def documented():
 
 
 def paths(value, known, path=""):
-    """Every path in `value`; where the docs have a `*`, the keys are the user's own."""
+    """Every path in `value`; a key that the docs do not name is a `*` where the docs have one."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return {path} | {p for entry in value for p in paths(entry, known, f"{path}[]")} - {f"{path}[]"}
     if not isinstance(value, dict):
@@ -74,7 +80,8 @@ def paths(value, known, path=""):
     free = any(name.startswith(f"{path}.*") for name in known)
     found = {path} if path in known else set()
     for key, entry in value.items():
-        found |= paths(entry, known, f"{path}.{'*' if free else key}".lstrip("."))
+        named = not free or f"{path}.{key}" in known
+        found |= paths(entry, known, f"{path}.{key if named else '*'}".lstrip("."))
     return found
 
 
@@ -108,7 +115,7 @@ def test_it_is_strict_json():
 
 def test_it_tells_the_result():
     document = full()
-    assert document["schema"] == SCHEMA == 1
+    assert document["schema"] == SCHEMA == 2
     assert document["accuracy"]["test"]["mean"] == pytest.approx(0.972)
     assert document["accuracy"]["validation_derived"] == 0.96
     assert document["gap"] == 0.01
@@ -118,6 +125,19 @@ def test_it_tells_the_result():
     assert {contrast["verdict"] for contrast in document["contrasts"]} == {"no significant difference"}
     assert document["genotype"]["sites"]["net.3"]["text"] == "prelu"
     assert document["mlflow"]["trial_runs"] == {"1": "r1"}
+
+
+def test_every_metric_that_a_trial_measured_is_in_every_record():
+    measured = ({"gap": 0.1, "new_monitor": 3.0}, None, {"sharpness": math.nan, "alpha_moved": 0.2})
+    trials = [{"number": n, "status": "complete", "metrics": metrics} for n, metrics in enumerate(measured)]
+    document = result_document(study={"name": "x"}, trials=trials, provenance=Provenance(seed=0))
+    records = [record["metrics"] for record in document["trials"]["records"]]
+    assert len(records) == 3
+    for metrics in records:
+        assert list(metrics) == [*FIXED_METRICS, "alpha_moved", "new_monitor", "sharpness"]
+    assert [metrics["new_monitor"] for metrics in records] == [3.0, None, None]
+    assert [metrics["alpha_moved"] for metrics in records] == [None, None, 0.2]
+    assert records[2]["sharpness"] is None
 
 
 def test_one_seed_has_no_interval():

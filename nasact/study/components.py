@@ -20,7 +20,7 @@ def at(path: tuple[str | int, ...], message: str) -> PydanticCustomError:
 
 
 class Node(BaseModel):
-    """A part of the tree: no unknown key, no conversion that the user did not write, no later change."""
+    """A part of the tree: unknown keys and implicit conversions are refused, and it cannot be changed later."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -34,7 +34,7 @@ class Node(BaseModel):
 
 
 class Component(Node):
-    """A thing chosen by name, with options that only it understands. Written flat: `{name: mlp, hidden: [64, 64]}`."""
+    """A thing chosen by name, with its own options. Written flat: `{name: mlp, hidden: [64, 64]}`."""
 
     shorthand_key: ClassVar[str | None] = "name"
     kind: ClassVar[str]

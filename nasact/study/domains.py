@@ -1,7 +1,7 @@
-"""Search domains: what may stand in a study where a scalar is expected, and what the outer loop samples from.
+"""Search domains: what a study may hold in place of a scalar, and what the outer loop samples from.
 
 `{low, high, log, step, points}` is a range, `{choice: [...]}` one of several values, `{subset: [...], min: n}` any n or
-more of a list. Knows nothing of samplers, nor of what the value is used for.
+more of a list. Must not know samplers, nor what the value is used for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHAPES: dict[str, tuple[str, ...]] = {"choice": ("choice",), "subset": ("subset
 
 
 class DomainError(ValueError):
-    """What is wrong with a domain; the caller knows where it stands."""
+    """A domain that is not valid; the caller knows its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class FloatRange:
     points: int | None = None
 
     def grid(self) -> tuple[float, ...] | None:
-        """The finite set a grid sampler goes through; None where `points` was not given."""
+        """The values of a grid sampler; None if `points` was not given."""
         if self.low == self.high:
             return (self.low,)
         if self.points is None:
@@ -43,12 +43,12 @@ class FloatRange:
         return (self.low, *inner, self.high)
 
     def at(self, fraction: float) -> float:
-        """The value there, from low (0) to high (1)."""
+        """The value at a fraction of the range, from low (0) to high (1)."""
         if self.log:
             value = math.exp(math.log(self.low) + fraction * (math.log(self.high) - math.log(self.low)))
         else:
             value = self.low + fraction * (self.high - self.low)
-        return min(max(value, self.low), self.high)  # exp and log round
+        return min(max(value, self.low), self.high)  # exp and log round, possibly out of the range
 
     def representative(self) -> float:
         return self.at(0.5)
@@ -56,7 +56,7 @@ class FloatRange:
     def extremes(self) -> tuple[float, ...]:
         return (self.low, self.high)
 
-    def holds(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def node(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class IntRange:
     def extremes(self) -> tuple[int, ...]:
         return (self.low, self.high)
 
-    def holds(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0
 
@@ -108,7 +108,7 @@ class Choice:
     def extremes(self) -> tuple[Scalar, ...]:
         return self.choices
 
-    def holds(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in self.choices)
 
     def node(self) -> dict[str, Any]:
@@ -117,27 +117,27 @@ class Choice:
 
 @dataclass(frozen=True)
 class Subset:
-    """Any `least` or more of the items, in their order. The outer loop sees one true/false parameter an item."""
+    """Any `minimum` or more of the items, in their order. The outer loop has one true/false parameter per item."""
 
     items: tuple[Scalar, ...]
-    least: int = 1
+    minimum: int = 1
 
     def representative(self) -> list[Scalar]:
         return list(self.items)
 
     def extremes(self) -> tuple[list[Scalar], ...]:
-        """The whole set, and the smallest sets that can be drawn: each item must be fine in one of them."""
-        return (list(self.items), *(self.chosen({index}) for index in range(len(self.items))))
+        """The whole set, and the smallest sets that can be drawn: each item must be valid in one of them."""
+        return (list(self.items), *(self.selected({index}) for index in range(len(self.items))))
 
-    def chosen(self, on: set[int]) -> list[Scalar]:
-        """The items switched on; if they are fewer than `least`, the first ones that are off join them, in order."""
+    def selected(self, on: set[int]) -> list[Scalar]:
+        """The items that are switched on; if there are fewer than `minimum`, the first items that are off are added."""
         off = (index for index in range(len(self.items)) if index not in on)
-        while len(on) < self.least:
+        while len(on) < self.minimum:
             on = on | {next(off)}
         return [item for index, item in enumerate(self.items) if index in on]
 
     def node(self) -> dict[str, Any]:
-        return {"subset": list(self.items), "min": self.least}
+        return {"subset": list(self.items), "min": self.minimum}
 
 
 Parameter = FloatRange | IntRange | Choice
@@ -145,12 +145,12 @@ Domain = FloatRange | IntRange | Choice | Subset
 
 
 def is_domain(value: Any) -> bool:
-    """A mapping with one of the tell-tale keys is meant as a domain, whatever else it holds; a component has a name."""
+    """Whether a mapping is meant as a domain: it has a key of a domain and, unlike a component, no name."""
     return isinstance(value, dict) and "name" not in value and any(key in value for key in ("low", "high", *_SHAPES))
 
 
 def parse(node: dict[str, Any]) -> Domain:
-    """The domain a mapping describes. Two whole ends make an IntRange; see `as_floats` for fields that hold floats."""
+    """The domain that a mapping describes. Whole ends make an IntRange; `as_floats` is for fields that hold floats."""
     kind = next((shape for shape in _SHAPES if shape in node), None)
     allowed = _RANGE_KEYS if kind is None else _SHAPES[kind]
     for key in node:
@@ -160,7 +160,7 @@ def parse(node: dict[str, Any]) -> Domain:
     if kind is None:
         return _range(node)
     items = _scalars(kind, node[kind])
-    return Choice(items) if kind == "choice" else Subset(items, _least(node.get("min", 1), len(items)))
+    return Choice(items) if kind == "choice" else Subset(items, _minimum(node.get("min", 1), len(items)))
 
 
 def as_floats(domain: Domain) -> Domain:
@@ -205,7 +205,7 @@ def _step(step: Any, low: int, high: int, log: bool) -> int:
     if isinstance(step, bool) or not isinstance(step, int) or step < 1:
         raise DomainError(f"`step` must be a whole number of at least 1, but got {step!r}")
     if log and step != 1:
-        raise DomainError("`step` and `log` cannot stand together")
+        raise DomainError("give `step` or `log`, not both")
     if (high - low) % step:
         raise DomainError(f"`step` must lead from low to high, but got (low={low}, high={high}, step={step}).")
     return step
@@ -224,12 +224,12 @@ def _scalars(kind: str, items: Any) -> tuple[Scalar, ...]:
     return tuple(items)
 
 
-def _least(least: Any, size: int) -> int:
-    if isinstance(least, bool) or not isinstance(least, int) or least < 1:
-        raise DomainError(f"`min` must be a whole number of at least 1, but got {least!r}")
-    if least > size:
-        raise DomainError(f"`min` must not be larger than the subset, but got (min={least}, size={size}).")
-    return least
+def _minimum(minimum: Any, size: int) -> int:
+    if isinstance(minimum, bool) or not isinstance(minimum, int) or minimum < 1:
+        raise DomainError(f"`min` must be a whole number of at least 1, but got {minimum!r}")
+    if minimum > size:
+        raise DomainError(f"`min` must not be larger than the subset, but got (min={minimum}, size={size}).")
+    return minimum
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -237,7 +237,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def walk(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every place of a tree that is not a plain mapping or list, with its path."""
+    """Every value of a tree that is not a mapping or a list, with its path."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from walk(value, (*path, key))
@@ -249,7 +249,7 @@ def walk(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def put(tree: Any, path: Path, value: Any) -> Any:
-    """The tree with `value` at `path`; the given tree is untouched."""
+    """A copy of the tree with `value` at `path`."""
     if not path:
         return value
     head, rest = path[0], path[1:]

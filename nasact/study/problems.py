@@ -19,7 +19,7 @@ from nasact.study.shorthand import Path
 from nasact.study.source import Source, dotted
 from nasact.study.spec import TrialSpec
 
-MOST = 10
+MOST_LINES = 10
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -48,21 +48,21 @@ class Problem(typing.NamedTuple):
 
 
 def study_error(problems: Iterable[Problem], source: Source | None = None) -> StudyError:
-    """One line a problem, in the order of the file, without repeats; at most MOST of them."""
+    """A StudyError with one line per problem, in the order of the file, without repeats; at most MOST_LINES of them."""
     unique = list(dict.fromkeys(problems))
     if source is not None:
         unique.sort(key=lambda problem: source.line(problem.path))
     lines = []
-    for path, message in unique[:MOST]:
+    for path, message in unique[:MOST_LINES]:
         place = source.place(path) if source is not None else ""
         lines.append(place + (f"{dotted(path)}: " if path else "") + message)
-    if len(unique) > MOST:
-        lines.append(f"... and {len(unique) - MOST} more")
+    if len(unique) > MOST_LINES:
+        lines.append(f"... and {len(unique) - MOST_LINES} more")
     return StudyError("\n".join(lines))
 
 
 def translate(error: ValidationError, written: Mapping[Path, Path] | None = None) -> list[Problem]:
-    """Each of pydantic's errors as a Problem, at the path where the user wrote the value."""
+    """pydantic's errors as Problems, at the paths where the user wrote the values."""
     problems = []
     for details in error.errors(include_url=False):
         path: Path = details["loc"]
@@ -126,7 +126,7 @@ def _unknown_key(path: Path) -> str:
 
 
 def _meant_domain(value: Any) -> str:
-    """A mapping where a scalar belongs may be a domain whose keys are all misspelt."""
+    """A hint for a mapping in place of a scalar: it may be a domain whose keys are all misspelt."""
     if not isinstance(value, dict) or is_domain(value):
         return ""
     return next((f".{hint}" for hint in (did_you_mean(key, _DOMAIN_KEYS) for key in value) if hint), "")

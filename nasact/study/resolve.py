@@ -1,7 +1,7 @@
-"""A raw tree -> its domains, a representative TrialSpec, the tree in full form; or every mistake, with its place.
+"""A raw tree -> its domains, a representative TrialSpec and the tree in full form; or every mistake, with its place.
 
-Whether a domain fits its field is asked of the field: the representative and each end (or choice) are validated in its
-place, and every pair of ends of domains that bear on each other.
+A domain is checked by its field: its representative and each of its ends (or choices) are validated in its place, and
+so is every pair of ends of two domains that `checks` compare.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _NORMALISER: Path = ("search", "normaliser")
 _TEMPERATURE: Path = ("search", "temperature")
 _EPOCHS: Path = ("search", "epochs")
 _WARMUP: Path = ("search", "warmup")
-_TOGETHER = ({"search_space", "derive"}, {"search", "derive"})
-_LARGEST = 2**63
+_COMPARED_SECTIONS = ({"search_space", "derive"}, {"search", "derive"})
+_INTEGER_LIMIT = 2**63
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a tree means: `tree` has every default, and the domains (in `tree`'s order) as the user gave them."""
+    """A resolved tree: `tree` has every default; `domains` are in the order of `tree`."""
 
     spec: TrialSpec
     domains: tuple[tuple[Path, Domain], ...]
@@ -43,31 +43,35 @@ class Resolved:
 
 
 def resolve(raw: Mapping[str, Any], source: Source | None = None) -> Resolved:
-    """Understand a tree, or raise a StudyError with one line for each mistake."""
+    """Resolve a tree; raise StudyError with one line for each mistake."""
     problems: list[Problem] = []
-    tree = _plain(raw, (), problems)
+    tree = _plain_values(raw, (), problems)
     if not isinstance(tree, dict):
         raise study_error(problems or [Problem((), f"a study is a mapping, but got {shown(raw)}")], source)
-    tree = _with_domains(tree, (), problems)
+    tree = _parse_domains(tree, (), problems)
     rules = {path: (str(node.shorthand_key), node.full_form) for path, node in short_forms().items()}
     tree, written = expand(tree, rules)
-    domains = _typed(tree, written, problems)
-    template = _fill(tree, {path: domain.representative() for path, domain in domains.items()})
-    spec, mistakes = validated(template, written)
-    mistakes = [mistake for mistake in mistakes if not any(_within(mistake, broken.path) for broken in problems)]
-    problems += _at_the_ends(template, domains, written, mistakes)
+    domains = _typed_domains(tree, written, problems)
+    template = _put_all(tree, {path: domain.representative() for path, domain in domains.items()})
+    spec, mistakes = validate(template, written)
+    mistakes = [mistake for mistake in mistakes if not any(_is_within(mistake, broken.path) for broken in problems)]
+    problems += _check_extremes(template, domains, written, mistakes)
     if spec is None or problems:
         raise study_error(problems, source)
-    problems += _in_pairs(template, domains, written) + _grid(spec, domains, written) + _idle(spec, domains)
+    problems += (
+        _check_pairs(template, domains, written)
+        + _check_grid(spec, domains, written)
+        + _check_temperature(spec, domains)
+    )
     if problems:
         raise study_error(problems, source)
     return _resolved(spec, domains)
 
 
-def validated(
+def validate(
     tree: dict[str, Any], written: Mapping[Path, Path] | None = None
 ) -> tuple[TrialSpec | None, list[Problem]]:
-    """The spec of a tree without domains, or what is wrong with it."""
+    """The spec of a tree without domains, or None and its problems."""
     try:
         return TrialSpec.model_validate(tree), []
     except ValidationError as error:
@@ -75,49 +79,49 @@ def validated(
 
 
 def _resolved(spec: TrialSpec, domains: Mapping[Path, Domain]) -> Resolved:
-    tree = _fill(spec.to_tree(), domains)
+    tree = _put_all(spec.to_tree(), domains)
     ordered = tuple((path, value) for path, value in walk(tree) if isinstance(value, Domain))
-    return Resolved(spec, ordered, _fill(tree, {path: domain.node() for path, domain in ordered}))
+    return Resolved(spec, ordered, _put_all(tree, {path: domain.node() for path, domain in ordered}))
 
 
-def _plain(value: Any, path: Path, problems: list[Problem]) -> Any:
-    """Only what YAML and JSON can hold: a tuple becomes a list, a number that is not finite is refused."""
+def _plain_values(value: Any, path: Path, problems: list[Problem]) -> Any:
+    """The tree in the types of YAML and JSON: tuples become lists, numbers that are not finite are refused."""
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 problems.append(Problem(path, f"a key is a word, but got {shown(key)}"))
-        return {str(key): _plain(entry, (*path, str(key)), problems) for key, entry in value.items()}
+        return {str(key): _plain_values(entry, (*path, str(key)), problems) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry, (*path, index), problems) for index, entry in enumerate(value)]
+        return [_plain_values(entry, (*path, index), problems) for index, entry in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         problems.append(Problem(path, f"expected a finite number, but got {value}"))
-    elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+    elif isinstance(value, int) and not -_INTEGER_LIMIT <= value < _INTEGER_LIMIT:
         problems.append(Problem(path, f"expected a number of at most 64 bits, but got one of {value.bit_length()}"))
     elif value is not None and not isinstance(value, str | int | float | bool):
         problems.append(Problem(path, f"expected a plain value, but got a {type(value).__name__}"))
     return value
 
 
-def _with_domains(value: Any, path: Path, problems: list[Problem]) -> Any:
-    """The tree with a Domain object wherever a mapping describes one, and nothing where it fails to."""
+def _parse_domains(value: Any, path: Path, problems: list[Problem]) -> Any:
+    """The tree with a Domain object in place of each mapping that describes one, and None in place of a wrong one."""
     if path and is_domain(value):
         if path[0] in NOT_OF_A_TRIAL:
-            problems.append(Problem(path, f"`{path[0]}` is the same for every trial: a domain cannot stand here"))
+            problems.append(Problem(path, f"`{path[0]}` is the same for every trial: a domain is not allowed here"))
             return None
         try:
-            return parse(_named_subset(value) if path == _SPACE else value)
+            return parse(_canonical_subset(value) if path == _SPACE else value)
         except ValueError as error:
             problems.append(Problem(path, str(error)))
             return None
     if isinstance(value, dict):
-        return {key: _with_domains(entry, (*path, key), problems) for key, entry in value.items()}
+        return {key: _parse_domains(entry, (*path, key), problems) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_with_domains(entry, (*path, index), problems) for index, entry in enumerate(value)]
+        return [_parse_domains(entry, (*path, index), problems) for index, entry in enumerate(value)]
     return value
 
 
-def _named_subset(node: dict[str, Any]) -> dict[str, Any]:
-    """A subset of functions by canonical names, which name the parameters; `subset: basic` is of a whole space."""
+def _canonical_subset(node: dict[str, Any]) -> dict[str, Any]:
+    """A subset of functions by canonical names, which become names of parameters; `subset: basic` names a space."""
     items = node.get("subset")
     if isinstance(items, str):
         return {**node, "subset": list(name_validators.space(items))}
@@ -126,8 +130,8 @@ def _named_subset(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-def _typed(tree: dict[str, Any], written: Mapping[Path, Path], problems: list[Problem]) -> dict[Path, Domain]:
-    """The domains by path. A range between whole numbers is one of floats where the field it fills is a float."""
+def _typed_domains(tree: dict[str, Any], written: Mapping[Path, Path], problems: list[Problem]) -> dict[Path, Domain]:
+    """The domains by path. A range between whole numbers becomes a range of floats if its field is a float."""
     domains = {}
     for path, domain in walk(tree):
         if not isinstance(domain, Domain):
@@ -154,49 +158,51 @@ def _is_float(path: Path, tree: dict[str, Any]) -> bool:
     return any(isinstance(each, str) and KINDS[component.kind].option_is_float(each, option) for each in names)
 
 
-def _within(problem: Problem, path: Path) -> bool:
+def _is_within(problem: Problem, path: Path) -> bool:
     return problem.path[: len(path)] == path
 
 
-def _fill(tree: dict[str, Any], values: Mapping[Path, Any]) -> dict[str, Any]:
+def _put_all(tree: dict[str, Any], values: Mapping[Path, Any]) -> dict[str, Any]:
     for path, value in values.items():
         tree = put(tree, path, value)
     return tree
 
 
-def _at_the_ends(
+def _check_extremes(
     template: dict[str, Any], domains: Mapping[Path, Domain], written: Mapping[Path, Path], mistakes: list[Problem]
 ) -> list[Problem]:
-    """What is wrong with each domain; and the `mistakes` of the representative tree that no domain explains."""
+    """The problems of each domain, and those `mistakes` of the representative tree that no domain explains."""
     explained: dict[Path, Problem] = {}
     others: list[Problem] = []
     for path, domain in domains.items():
         place = written.get(path, path)
         for value in domain.extremes():
-            _, found = validated(put(template, path, value), written)
+            _, found = validate(put(template, path, value), written)
             for problem in found:
-                if _within(problem, place):
+                if _is_within(problem, place):
                     explained.setdefault(place, Problem(place, problem.message))
                 elif problem not in mistakes:
                     others.append(Problem(problem.path, f"{problem.message} (with {dotted(place)}: {shown(value)})"))
-    kept = [problem for problem in mistakes if not any(_within(problem, place) for place in explained)]
+    kept = [problem for problem in mistakes if not any(_is_within(problem, place) for place in explained)]
     return [*kept, *explained.values(), *others]
 
 
-def _in_pairs(template: dict[str, Any], domains: Mapping[Path, Domain], written: Mapping[Path, Path]) -> list[Problem]:
-    """Two domains that are each right may contradict each other: top_k up to 4, and subsets from 2.
+def _check_pairs(
+    template: dict[str, Any], domains: Mapping[Path, Domain], written: Mapping[Path, Path]
+) -> list[Problem]:
+    """Problems of two domains that are each valid but contradict each other, as top_k up to 4 and subsets from 2.
 
-    All others are at their representatives, but the search is as short as they let it be.
+    All other domains have their representatives, except that the search is as short as its domains allow.
     """
     problems = []
     bounds = {_EPOCHS: min, _WARMUP: max}
     shortest = {path: bound(domains[path].extremes()) for path, bound in bounds.items() if path in domains}
     for (one, first), (two, second) in itertools.combinations(domains.items(), 2):
-        if one[:-1] != two[:-1] and not any({one[0], two[0]} <= sections for sections in _TOGETHER):
+        if one[:-1] != two[:-1] and not any({one[0], two[0]} <= sections for sections in _COMPARED_SECTIONS):
             continue
         for a, b in itertools.product(first.extremes(), second.extremes()):
             values = {**shortest, one: a, two: b}
-            _, found = validated(_fill(template, values), written)
+            _, found = validate(_put_all(template, values), written)
             drawn = " and ".join(f"{dotted(path)}: {shown(value)}" for path, value in values.items())
             problems += [Problem(problem.path, f"{problem.message} (with {drawn})") for problem in found]
             if found:
@@ -204,17 +210,17 @@ def _in_pairs(template: dict[str, Any], domains: Mapping[Path, Domain], written:
     return problems
 
 
-def _grid(spec: TrialSpec, domains: Mapping[Path, Domain], written: Mapping[Path, Path]) -> list[Problem]:
-    """A grid has finitely many points."""
+def _check_grid(spec: TrialSpec, domains: Mapping[Path, Domain], written: Mapping[Path, Path]) -> list[Problem]:
+    """Problems of domains without finitely many points, under the grid sampler."""
     if spec.outer.sampler != "grid":
         return []
     message = "the grid sampler needs finitely many values: add `points: n`, or give a `choice`"
-    endless = [path for path, domain in domains.items() if isinstance(domain, FloatRange) and domain.grid() is None]
-    return [Problem(written.get(path, path), message) for path in endless]
+    continuous = [path for path, domain in domains.items() if isinstance(domain, FloatRange) and domain.grid() is None]
+    return [Problem(written.get(path, path), message) for path in continuous]
 
 
-def _idle(spec: TrialSpec, domains: Mapping[Path, Domain]) -> list[Problem]:
-    """A temperature that no normaliser of the study looks at would be accepted in silence, and do nothing."""
+def _check_temperature(spec: TrialSpec, domains: Mapping[Path, Domain]) -> list[Problem]:
+    """The problem of a temperature that no normaliser of the study uses."""
     choice = domains.get(_NORMALISER)
     normalisers = choice.choices if isinstance(choice, Choice) else (spec.search.normaliser,)
     searched = any(path[:2] == _TEMPERATURE for path in domains)

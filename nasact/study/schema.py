@@ -1,6 +1,6 @@
 """A JSON schema of the study as it is written, for editors and docs: short forms and domains included.
 
-Describes shapes only. What a schema cannot say (known names, parts that contradict each other) `Study` checks.
+Describes shapes only. `Study` checks what a schema cannot express: known names, and contradictions between keys.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def _top_k(value: Any) -> int | Literal["all"]:
     return value
 
 
-def _held_out(value: Any) -> Any:
+def _validation_fraction(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if value <= 0:
             raise ValueError(
@@ -54,19 +54,19 @@ def _held_out(value: Any) -> Any:
             )
         if value >= 1:
             raise ValueError(
-                f"must be less than 1, but got {value}: the network's weights are trained on the examples that are left"
+                f"must be less than 1, but got {value}: the network's weights are trained on the remaining examples"
             )
     return value
 
 
-def _unique(names_: tuple[str, ...]) -> tuple[str, ...]:
-    for index, name in enumerate(names_):
-        if name in names_[:index]:
+def _unique(given: tuple[str, ...]) -> tuple[str, ...]:
+    for index, name in enumerate(given):
+        if name in given[:index]:
             raise ValueError(f"{name!r} is given twice")
-    return names_
+    return given
 
 
-def _once(components: tuple[Component, ...]) -> tuple[Component, ...]:
+def _unique_names(components: tuple[Component, ...]) -> tuple[Component, ...]:
     _unique(tuple(component.name for component in components))
     return components
 
@@ -75,14 +75,14 @@ def _functions(value: Any) -> Any:
     return name_validators.space(value) if isinstance(value, str) else _as_tuple(value)
 
 
-def _some(functions: tuple[str, ...]) -> tuple[str, ...]:
+def _not_empty(functions: tuple[str, ...]) -> tuple[str, ...]:
     if not functions:
         raise ValueError("the candidate set is empty: name at least one function (nasact list functions)")
     return functions
 
 
-_MOMENTUM = 0.9
-_EPOCHS = 20
+_DEFAULT_MOMENTUM = 0.9
+_DEFAULT_EPOCHS = 20
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -90,7 +90,7 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 TopK = Annotated[int | Literal["all"], PlainValidator(_top_k, json_schema_input_type=int | Literal["all"])]
 FunctionName = Annotated[str, AfterValidator(name_validators.function)]
 Functions = Annotated[
-    tuple[FunctionName, ...], BeforeValidator(_functions), AfterValidator(_some), AfterValidator(_unique)
+    tuple[FunctionName, ...], BeforeValidator(_functions), AfterValidator(_not_empty), AfterValidator(_unique)
 ]
 Patterns = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
 Baselines = Annotated[
@@ -101,17 +101,17 @@ Baselines = Annotated[
 
 
 class Task(Node):
-    """What is learnt: data, model, and how much of the training data is held out to choose by."""
+    """The data, the model, and the fraction of the training data that is held out as validation data."""
 
     dataset: Dataset
     model: Model
-    validation: Annotated[float, BeforeValidator(_held_out), Field(gt=0, lt=1)] = 0.2
+    validation: Annotated[float, BeforeValidator(_validation_fraction), Field(gt=0, lt=1)] = 0.2
     train_limit: AtLeastOne | None = None
     test_limit: AtLeastOne | None = None
 
 
 class Sites(Node):
-    """Which activations of the model are searched, by patterns of their name_validators."""
+    """Which activations of the model are searched, by shell patterns over their names."""
 
     include: Patterns = ("*",)
     exclude: Patterns = ()
@@ -127,7 +127,7 @@ class Temperature(Node):
     end: Positive | None = None
     schedule: Annotated[str, AfterValidator(named("schedule"))] = "constant"
     scale_alpha_lr: bool = True
-    """Whether alpha's learning rate falls with the temperature, so that alpha / T keeps its pace."""
+    """Whether alpha's learning rate falls with the temperature, so that the steps of alpha / T keep their size."""
 
     @classmethod
     def full_form(cls, value: Any) -> Any:
@@ -156,7 +156,7 @@ class Optimiser(Node):
     name: Annotated[str, AfterValidator(named("optimiser"))] = "adam"
     lr: Positive = 1e-3
     weight_decay: NotNegative = 0.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = _MOMENTUM
+    momentum: Annotated[float, Field(ge=0, lt=1)] = _DEFAULT_MOMENTUM
 
     @model_validator(mode="before")
     @classmethod
@@ -170,10 +170,10 @@ class Optimiser(Node):
         return self
 
     @model_serializer
-    def _own_keys(self) -> dict[str, Any]:
+    def _written_keys(self) -> dict[str, Any]:
         tree = {"name": self.name, "lr": self.lr, "weight_decay": self.weight_decay}
-        # a momentum that was not chosen is not written down: where `name` is a domain, adam would refuse it
-        return tree if self.momentum == _MOMENTUM else tree | {"momentum": self.momentum}
+        # a default momentum is not written: if `name` is a domain, adam would refuse it
+        return tree if self.momentum == _DEFAULT_MOMENTUM else tree | {"momentum": self.momentum}
 
 
 class Redundancy(Node):
@@ -187,9 +187,9 @@ class Redundancy(Node):
     """Training makes the inputs of sites larger: a candidate must be redundant also at inputs scaled by this factor."""
 
 
-def _anneals(search: dict[str, Any]) -> bool:
-    """Whether there are two epochs to anneal over."""
-    epochs, warmup = search.get("epochs", _EPOCHS), search.get("warmup", 0)
+def _can_anneal(search: dict[str, Any]) -> bool:
+    """Whether the search has two epochs to anneal over."""
+    epochs, warmup = search.get("epochs", _DEFAULT_EPOCHS), search.get("warmup", 0)
     return isinstance(epochs, int) and isinstance(warmup, int) and epochs - warmup >= 2
 
 
@@ -197,25 +197,25 @@ class Search(Node):
     """How mixture weights and network weights are trained together."""
 
     strategy: Strategy = Field(default_factory=lambda: Strategy(name=defaults.default_strategy(None)))
-    """`gdas` where none is named, or `joint` for a normaliser that gdas cannot serve."""
-    regularisers: Annotated[tuple[Regulariser, ...], BeforeValidator(_as_tuple), AfterValidator(_once)] = ()
+    """Default: `gdas`, or `joint` with a normaliser that gdas does not support."""
+    regularisers: Annotated[tuple[Regulariser, ...], BeforeValidator(_as_tuple), AfterValidator(_unique_names)] = ()
     level: Annotated[str, AfterValidator(named("level"))] = "layer"
     normaliser: Annotated[str, AfterValidator(named("normaliser"))] = "softmax"
     kernel: Kernel = Field(default_factory=lambda: Kernel(name="auto"))
-    """What computes the mixtures: a matter of speed, and of errors within its bounds."""
+    """How the mixtures are computed: it changes the speed, and results within the bounds of docs/performance.md."""
     init: Annotated[str, AfterValidator(named("init"))] = "uniform"
     temperature: Temperature = Field(default_factory=Temperature)
-    epochs: AtLeastOne = _EPOCHS
+    epochs: AtLeastOne = _DEFAULT_EPOCHS
     warmup: Annotated[int, Field(ge=0)] = 0
-    """Epochs at the beginning in which only the weights are trained."""
+    """Number of first epochs in which only the weights are trained."""
     batch_size: AtLeastOne = 64
     optimiser: Optimiser = Field(default_factory=Optimiser)
-    monitors: Annotated[tuple[Monitor, ...], BeforeValidator(_as_tuple), AfterValidator(_once)] = Field(
+    monitors: Annotated[tuple[Monitor, ...], BeforeValidator(_as_tuple), AfterValidator(_unique_names)] = Field(
         default_factory=lambda: (Monitor(name="weights"),)
     )
-    """What is measured after each epoch, beside losses and accuracy."""
+    """What is measured after each epoch, in addition to losses and accuracy."""
     on_collapse: Annotated[str, AfterValidator(named("reaction to a collapse"))] = "report"
-    """What follows when a monitor tells that the search has collapsed: report, stop or roll_back."""
+    """What happens when a monitor detects a collapse of the search: report, stop or roll_back."""
 
     @model_validator(mode="before")
     @classmethod
@@ -230,7 +230,7 @@ class Search(Node):
         normalisers = defaults.supported_normalisers(name)
         if "normaliser" not in value and normalisers:
             value = {**value, "normaliser": normalisers[0]}
-        if "temperature" in value or not _anneals(value):
+        if "temperature" in value or not _can_anneal(value):
             return value
         temperature = defaults.default_temperature(name, value.get("normaliser", "softmax"))
         return value if temperature is None else {**value, "temperature": temperature}
@@ -244,7 +244,7 @@ class Derive(Node):
 
 
 class Retrain(Node):
-    """How the derived network is trained from scratch; what is not given is as in the search."""
+    """How the derived network is trained from scratch. Default of `batch_size` and `optimiser`: those of the search."""
 
     epochs: AtLeastOne = 40
     batch_size: AtLeastOne | None = None
@@ -252,7 +252,7 @@ class Retrain(Node):
 
 
 class Compare(Node):
-    """What the derived network is compared with, and over how many seeds."""
+    """The baselines that the derived network is compared with, and the number of seeds."""
 
     baselines: Baselines = name_validators.BASELINES
     seeds: AtLeastOne = 8
@@ -267,4 +267,4 @@ class Outer(Node):
     pruner: Annotated[str, AfterValidator(named("pruner"))] = "hyperband"
     trials: AtLeastOne = 20
     prune_by: str = "val_accuracy"
-    """The metric of the search's epochs that the pruner compares trials by."""
+    """The metric of the search epochs by which the pruner compares trials."""

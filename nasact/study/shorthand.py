@@ -1,4 +1,4 @@
-"""The short forms a study may be written in, and the one full form everything else reads.
+"""The short forms that a study may be written in, and the full form that the rest of nasact reads.
 
 `dataset: digits` is `dataset: {name: digits}`, `{image_folder: PATH}` is `{name: image_folder, path: PATH}`,
 `temperature: 0.5` is `temperature: {start: 0.5}`, `optimiser: sgd` is `optimiser: {name: sgd}`.
@@ -53,7 +53,7 @@ def _rewrite(
 ) -> dict[str, Any]:
     section, leaf = path
     holder = tree.get(str(section))
-    # None stands for "the default", or is the mistake that validation reports; it has no full form
+    # None means the default, or is a mistake that validation reports; it has no full form
     if not isinstance(holder, dict) or holder.get(str(leaf)) is None:
         return tree
     value = holder[str(leaf)]

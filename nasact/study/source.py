@@ -1,7 +1,7 @@
-"""YAML text -> plain tree and the line of every path, so that a complaint can name its line; and tree -> YAML text.
+"""YAML text -> plain tree and the line of every path, so that messages can name the line; and tree -> YAML text.
 
-Reads the part of YAML that has no surprises: `1e-4` is a number, only `true` and `false` are booleans, a key that is
-given twice is an error, tags and merge keys are refused. Knows nothing of what a study means.
+Reads a safe subset of YAML: `1e-4` is a number, only `true` and `false` are booleans, a key that is given twice is an
+error, tags and merge keys are refused. Must not know what a study means.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from nasact.errors import StudyError, one_line
 from nasact.study.shorthand import Path as TreePath
 
-_MAX_NODES = 20_000  # aliases of aliases grow exponentially; no study comes near
+_MAX_NODES = 20_000  # aliases of aliases grow exponentially; real studies have a few hundred nodes
 _STR = "tag:yaml.org,2002:str"
 _SEQ = "tag:yaml.org,2002:seq"
 _MAP = "tag:yaml.org,2002:map"
@@ -39,7 +39,7 @@ class Source:
     lines: Mapping[TreePath, int] = field(default_factory=dict)
 
     def place(self, path: TreePath) -> str:
-        """`studies/mine.yaml:7: `: the line of the path, or of the nearest thing around it that was written."""
+        """`studies/mine.yaml:7: `: the line of the path, or of the nearest enclosing part that was written."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.lines:
                 return f"{self.label}:{self.lines[path[:length]]}: "
@@ -50,7 +50,7 @@ class Source:
 
 
 def read_file(path: Path, label: str) -> tuple[dict[str, Any], Source]:
-    """The tree of a YAML file and its source; StudyError for whatever is wrong with the file."""
+    """The tree of a YAML file and its source; StudyError if the file cannot be read as a study."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -90,7 +90,7 @@ def write_text(tree: Mapping[str, Any]) -> str:
 
 
 class _Reader:
-    """Walks the composed nodes once, with a budget, collecting lines."""
+    """Walks the composed nodes once, up to _MAX_NODES of them, and collects their lines."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -137,7 +137,7 @@ class _Reader:
         try:
             if _INT.fullmatch(text):
                 return int(text.replace("_", ""))
-            # 010 is eight to some and ten to others: it stays text, and is refused where a number is expected
+            # 010 is eight in YAML 1.1 and ten in YAML 1.2: it stays text, and is refused where a number is expected
             if _FLOAT.fullmatch(text) and not _LEADING_ZERO.fullmatch(text):
                 return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan").lower())
         except ValueError:
@@ -149,7 +149,7 @@ class _Reader:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a text that this reader or an ordinary YAML reader would take for something else; writes no anchors."""
+    """Quotes a text that this reader or another YAML reader would not read as text; writes no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -159,7 +159,7 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{_FLOA
 
 
 def dotted(path: TreePath) -> str:
-    """`search.strategy.lr`, as people write it."""
+    """The path in dotted form: `search.strategy.lr`."""
     return ".".join(str(part) for part in path)
 
 

@@ -97,7 +97,7 @@ AFTER_GOOD = {
     ),
     "annealed in one epoch": (
         "search:\n  epochs: 3\n  warmup: 2\n  temperature: {end: 0.1}",
-        "m.yaml:6: search.temperature: one that is annealed starts in one epoch and ends in another: that takes 2 "
+        "m.yaml:6: search.temperature: an annealed temperature starts in one epoch and ends in another: that takes 2 "
         "epochs after the warm-up, but got (epochs=3, warmup=2)",
     ),
     "more stages than epochs": (

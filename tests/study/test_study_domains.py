@@ -162,25 +162,25 @@ ENDS = st.floats(1e-6, 1e6)
 @example(1e6, 999999.9999999999, True, 3)
 def test_grid_and_representative_lie_within_the_range(a: float, b: float, log: bool, points: int) -> None:
     domain = FloatRange(low=min(a, b), high=max(a, b), log=log, points=points)
-    assert domain.holds(domain.representative())
+    assert domain.contains(domain.representative())
     grid = domain.grid()
     assert grid is not None
-    assert all(domain.holds(value) for value in grid)
+    assert all(domain.contains(value) for value in grid)
     assert math.isclose(domain.representative(), domain.at(0.5))
 
 
 @given(st.integers(1, 500), st.integers(0, 40), st.integers(1, 9), st.booleans())
 def test_representative_of_a_whole_range_is_one_of_its_values(low: int, steps: int, step: int, log: bool) -> None:
     domain = IntRange(low=low, high=low + steps * step, step=1 if log else step, log=log)
-    assert domain.holds(domain.representative())
+    assert domain.contains(domain.representative())
     assert domain.representative() in domain.grid()
-    assert all(domain.holds(value) for value in domain.extremes())
+    assert all(domain.contains(value) for value in domain.extremes())
 
 
 def test_choice_tells_true_from_one() -> None:
-    assert Choice((1, 2)).holds(1)
-    assert not Choice((1, 2)).holds(True)
-    assert not Choice((True, False)).holds(1)
+    assert Choice((1, 2)).contains(1)
+    assert not Choice((1, 2)).contains(True)
+    assert not Choice((True, False)).contains(1)
 
 
 def test_every_item_of_a_subset_is_in_one_of_its_smallest_sets() -> None:

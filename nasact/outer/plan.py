@@ -18,15 +18,15 @@ def planned(study: Study, events: Callbacks) -> int:
     outer = study.spec.outer
     if not study.parameters:
         if outer.trials > 1:
-            events.message("the study has no domain to search: one trial says it all")
+            events.message(f"no search domains: running one trial (outer.trials is {outer.trials})")
         return 1
     if outer.sampler != "grid":
         return outer.trials
     size = math.prod(len(values) for values in grid(study.parameters).values())
     if size < outer.trials:
-        events.message(f"the grid has {size} points: {size} trials say it all")
+        events.message(f"the grid has {size} points: running {size} trials (outer.trials is {outer.trials})")
     elif size > outer.trials:
-        events.message(f"the grid has {size} points: outer.trials lets {outer.trials} of them run")
+        events.message(f"the grid has {size} points: running {outer.trials} of them (outer.trials is {outer.trials})")
     return min(size, outer.trials)
 
 

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nasact.errors import StudyError
-from nasact.registry import Registry
 from nasact.trial_status import STATUSES, Status, TrialScore, best_trial
 
 if TYPE_CHECKING:
-    from nasact.outer.callbacks import Callbacks
-    from nasact.outer.store import StudyDirectory
-    from nasact.study import Study, TrialSpec
-    from nasact.trial import Report, TrialResult
+    from nasact.results import Report, TrialResult
+    from nasact.study import TrialSpec
 
 # The objective, read from a TrialResult's metrics. What pruners compare is read from a search report's: outer.prune_by.
 OBJECTIVE = "derived_val_accuracy"
@@ -45,18 +42,6 @@ class TrialRecord:
 
 
 RunTrial: TypeAlias = "Callable[[TrialSpec, Path], Generator[Report, bool | None, TrialResult]]"
-Engine: TypeAlias = "Callable[[Study, StudyDirectory, RunTrial, Callbacks], list[TrialRecord]]"
-
-ENGINES: Registry[Engine] = Registry("engine")
-
-
-def _optuna(study: Study, store: StudyDirectory, run_trial: RunTrial, events: Callbacks) -> list[TrialRecord]:
-    from nasact.outer.optuna import run_trials
-
-    return run_trials(study, store, run_trial, events)
-
-
-ENGINES.register("optuna", _optuna)
 
 
 def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:

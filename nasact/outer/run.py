@@ -19,9 +19,10 @@ from nasact.monitors import build_monitors, require_site
 from nasact.outer.callbacks import Callbacks, NullCallbacks
 from nasact.outer.data import load_study_data
 from nasact.outer.dispatcher import Listener
+from nasact.outer.engines import ENGINES
 from nasact.outer.preview import require_monitors
 from nasact.outer.provenance import Origin, origin
-from nasact.outer.records import ENGINES, TrialRecord, best_of
+from nasact.outer.records import TrialRecord, best_of
 from nasact.outer.store import StudyDirectory
 from nasact.outer.study_view import trial_documents
 from nasact.outer.trained_network import load_network, save_network
@@ -105,7 +106,8 @@ class _Stages:
     workers: int
 
     def run(self, started: float) -> StudyResult:
-        records = ENGINES.get(self.study.spec.outer.engine)(self.study, self.store, self._run_trial, self.listener)
+        engine = ENGINES.get(self.study.spec.outer.engine)
+        records = engine.run(self.study, self.store, self._run_trial, self.listener)
         best = best_of(records, self.study.spec.name)
         spec = self.study.fill(best.params)
         trial = self._finished(spec)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasact.errors import StoreError
+from nasact.errors import StoreError, UnknownName
 from nasact.files import read_json
+from nasact.outer.engines import ENGINES, Engine
 from nasact.outer.records import TrialRecord, best_so_far
 from nasact.outer.store import StudyDirectory
 from nasact.report.result import Provenance, result_document
@@ -47,21 +48,31 @@ class StudyView:
 
 def load_study_view(root: Path, name: str) -> StudyView:
     """The state of the study called `name` under `root`; StoreError with near names where it was never run."""
-    from nasact.outer.optuna import read_trials
-
     store = StudyDirectory.existing(root, name)
-    records = read_trials(store)
+    tree = store.read_study_tree()
+    records = _engine(store, tree).read(store)
     best = best_so_far(records)
     return StudyView(
         name=name,
         directory=store.path,
-        tree=store.read_study_tree(),
+        tree=tree,
         records=records,
         trials=trial_documents(store, records),
         genotype=None if best is None else trial_document(store, best).get("genotype"),
         comparison=read_json(store.comparison_file) if store.comparison_file.exists() else None,
         document=store.read_result(),
     )
+
+
+def _engine(store: StudyDirectory, tree: Mapping[str, Any]) -> Engine:
+    """The engine that ran the study in the directory; StoreError if study.yaml names one that does not exist."""
+    section = tree.get("outer")
+    name = str(section.get("engine")) if isinstance(section, Mapping) else ""
+    try:
+        return ENGINES.get(name)
+    except UnknownName as error:
+        known = ", ".join(ENGINES.names())
+        raise StoreError(f"{store.study_file}: outer.engine: {error} Expected one of: {known}") from None
 
 
 def trial_documents(store: StudyDirectory, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:

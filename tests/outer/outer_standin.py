@@ -1,27 +1,30 @@
-"""A trial that costs nothing: a deterministic function of its spec, with the habits of the real one.
+"""A trial that costs nothing: a deterministic function of its spec that keeps the rules of the real one.
 
-It keeps a checkpoint after every epoch, repeats its earlier reports when it continues, and returns a finished result
+It writes a checkpoint after every epoch, repeats its earlier reports when it continues, and returns a finished result
 without working again. Run as a script it executes a study in processes that it kills.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from nasact.outer.callbacks import NullCallbacks
-from nasact.outer.records import ENGINES, TrialRecord
+from nasact.outer.callbacks import Callbacks, NullCallbacks
+from nasact.outer.engines import ENGINES
+from nasact.outer.records import TrialRecord
 from nasact.outer.store import StudyDirectory
+from nasact.results import Report, TrialResult
 from nasact.study import Study, TrialSpec
-from nasact.trial import Report, TrialResult
 
 TREE: dict[str, Any] = {
     "name": "standin",
@@ -38,8 +41,8 @@ TREE: dict[str, Any] = {
 }
 
 
-def study(**changes: Any) -> Study:
-    """TREE with `section__key=value` replaced."""
+def study(engine: str = "optuna", **changes: Any) -> Study:
+    """TREE for `engine`, with `section__key=value` replaced."""
     tree = json.loads(json.dumps(TREE))
     for path, value in changes.items():
         *sections, key = path.split("__")
@@ -47,6 +50,7 @@ def study(**changes: Any) -> Study:
         for section in sections:
             node = node.setdefault(section, {})
         node[key] = value
+    tree["outer"]["engine"] = engine
     return Study.from_tree(tree)
 
 
@@ -55,7 +59,7 @@ def quality(spec: TrialSpec) -> float:
     return 0.9 - 0.1 * abs(math.log10(lr) + 2) - 0.05 * abs(spec.search.temperature.start - 0.7)
 
 
-def result(status: str, history: list[Report], spec: TrialSpec, reason: str | None = None) -> TrialResult:
+def build_result(status: str, history: list[Report], spec: TrialSpec, reason: str | None = None) -> TrialResult:
     metrics = {"derived_val_accuracy": quality(spec)} if status == "complete" else {}
     return TrialResult(
         status=status,  # type: ignore[arg-type]
@@ -69,12 +73,15 @@ def result(status: str, history: list[Report], spec: TrialSpec, reason: str | No
 
 
 class Standin:
-    """`run_trial` with a log of the epochs it really computed."""
+    """`run_trial` with a log of the epochs that it computed.
 
-    def __init__(self, pause: float = 0.0, *, at: Callable[[TrialSpec, int], None] | None = None) -> None:
+    `before_epoch` is called with the spec and the number of each epoch that is about to be computed.
+    """
+
+    def __init__(self, pause: float = 0.0, *, before_epoch: Callable[[TrialSpec, int], None] | None = None) -> None:
         self.pause = pause
-        self.at = at
-        self.worked: list[tuple[str, int]] = []
+        self.before_epoch = before_epoch
+        self.computed: list[tuple[str, int]] = []
 
     def __call__(self, spec: TrialSpec, directory: Path) -> Generator[Report, bool | None, TrialResult]:
         checkpoint = directory / "checkpoint.json"
@@ -83,15 +90,15 @@ class Standin:
         history: list[Report] = []
         for index in range(1, total + 1):
             if index > done:
-                if self.at is not None:
-                    self.at(spec, index)
+                if self.before_epoch is not None:
+                    self.before_epoch(spec, index)
                 time.sleep(self.pause)
-                self.worked.append((spec.key(), index))
+                self.computed.append((spec.key(), index))
                 _replace(checkpoint, str(index))
             history.append(_report(spec, index))
             if (yield history[-1]):
-                return result("pruned", history, spec)
-        return result("complete", history, spec)
+                return build_result("pruned", history, spec)
+        return build_result("complete", history, spec)
 
 
 def _report(spec: TrialSpec, index: int) -> Report:
@@ -107,26 +114,72 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def execute(made: Study, root: Path, run_trial: Any, events: Any = None) -> list[TrialRecord]:
-    with StudyDirectory.open_for(made, root) as store:
-        return ENGINES.get("optuna")(made, store, run_trial, events or NullCallbacks())
+class RecordingCallbacks(NullCallbacks):
+    """What an engine called."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.started: list[int] = []
+        self.finished: list[tuple[int, str]] = []
+        self.totals: list[tuple[int, int, tuple[float, int] | None]] = []
+
+    def study_started(self, total: int, *, finished: int = 0, best: tuple[float, int] | None = None) -> None:
+        self.totals.append((total, finished, best))
+
+    def trial_started(self, number: int, params: Any) -> None:
+        self.started.append(number)
+
+    def trial_finished(self, number: int, result: Any) -> None:
+        self.finished.append((number, result.status))
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
 
 
-def shown(records: list[TrialRecord]) -> list[tuple[Any, ...]]:
+def execute(study: Study, root: Path, run_trial: Any, callbacks: Callbacks | None = None) -> list[TrialRecord]:
+    """Run the study under `root` with the engine that it names."""
+    with StudyDirectory.open_for(study, root) as store:
+        return ENGINES.get(study.spec.outer.engine).run(study, store, run_trial, callbacks or NullCallbacks())
+
+
+def read(study: Study, root: Path) -> list[TrialRecord]:
+    """The records of the study under `root`, read by the engine that it names."""
+    return ENGINES.get(study.spec.outer.engine).read(StudyDirectory.existing(root, study.name))
+
+
+def reproducible(records: list[TrialRecord]) -> list[tuple[Any, ...]]:
     """What must not depend on interruptions."""
-    return [(one.number, one.status, one.params, one.key, one.value, one.reused_from, one.epochs) for one in records]
+    return [
+        (record.number, record.status, record.params, record.key, record.value, record.reused_from, record.epochs)
+        for record in records
+    ]
 
 
-def kill_repeatedly(made: Study, root: Path, kills: int) -> int:
+@contextlib.contextmanager
+def locked_by_another_process(path: Path) -> Iterator[int]:
+    """The id of a process that holds the lock file `path` until the block ends."""
+    program = "import fcntl, os, sys; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
+    program += "f.truncate(0); f.write(str(os.getpid())); f.flush(); print('held', flush=True); sys.stdin.read()"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process.pid
+        process.stdin.close()
+
+
+def kill_repeatedly(study: Study, root: Path, kills: int) -> int:
     """Run the study in forked processes, SIGKILL each after a little work; how many were killed before their end."""
-    moments = random.Random(made.spec.seed)
+    moments = random.Random(study.spec.seed)
     log = root / "log"
     log.touch()
     killed = 0
     for _ in range(kills):
         worker = os.fork()
         if worker == 0:
-            execute(made, root, Standin(pause=0.003, at=lambda spec, index: _append(log)))
+            execute(study, root, Standin(pause=0.003, before_epoch=lambda spec, index: _append(log)))
             os._exit(0)
         enough = log.stat().st_size + moments.randint(1, 5)
         ended, status = 0, 0
@@ -141,12 +194,38 @@ def kill_repeatedly(made: Study, root: Path, kills: int) -> int:
     return killed
 
 
+def kill_in_first_epoch(study: Study, root: Path, kills: int) -> int:
+    """Run the study in forked processes that kill themselves in a trial's first epoch; how many did."""
+    killed = 0
+    for _ in range(kills):
+        worker = os.fork()
+        if worker == 0:
+            execute(study, root, Standin(before_epoch=lambda spec, index: os.kill(os.getpid(), signal.SIGKILL)))
+            os._exit(0)
+        killed += os.WIFSIGNALED(os.waitpid(worker, 0)[1])
+    return killed
+
+
 def _append(log: Path) -> None:
     with log.open("a") as file:
         file.write(".")
 
 
+KILLERS = {"repeatedly": kill_repeatedly, "in_first_epoch": kill_in_first_epoch}
+
+
+def run_killer(killer: str, root: Path, kills: int, engine: str, **changes: Any) -> int:
+    """Call one of KILLERS in a process that starts without threads (pytest's may have some); its result."""
+    root.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, __file__, killer, str(root), str(kills), engine, json.dumps(changes)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert process.stderr == ""
+    return process.returncode
+
+
 if __name__ == "__main__":
-    # forking here and not in the test: pytest's process may have threads; what is imported now, no fork has to import
-    execute(study(outer__trials=1), Path(sys.argv[1]) / "warm", Standin())
-    sys.exit(kill_repeatedly(study(**json.loads(sys.argv[2])), Path(sys.argv[1]), int(sys.argv[3])))
+    killer, folder, number, engine, changes = sys.argv[1:]
+    # what is imported here need not be imported by each fork
+    execute(study(engine, outer__trials=1), Path(folder) / "warm", Standin())
+    sys.exit(KILLERS[killer](study(engine, **json.loads(changes)), Path(folder), int(number)))

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import outer_standin
 import pytest
-from outer_standin import Standin, execute, shown, study
-
-from nasact.outer.optuna import read_trials
-from nasact.outer.store import StudyDirectory
+from outer_standin import Standin, execute, read, reproducible, run_killer, study
 
 KILLS = 5
 
 
 @pytest.mark.parametrize(("sampler", "pruner", "warmup"), [("tpe", "hyperband", 2), ("random", "median", 0)])
-def test_killed_study_equals_uninterrupted_study(sampler: str, pruner: str, warmup: int, tmp_path: Path) -> None:
+def test_killed_study_equals_uninterrupted_study(
+    engine: str, sampler: str, pruner: str, warmup: int, tmp_path: Path
+) -> None:
     changes: dict[str, Any] = {
         "outer__sampler": sampler,
         "outer__pruner": pruner,
         "outer__trials": 12,
         "search__epochs": 4 + warmup,
+        "search__warmup": warmup,
     }
-    changes["search__warmup"] = warmup
-    uninterrupted = execute(study(**changes), tmp_path / "whole", Standin())
+    made = study(engine, **changes)
+    uninterrupted = execute(made, tmp_path / "whole", Standin())
     assert {record.status for record in uninterrupted} == {"complete", "pruned"}
 
     root = tmp_path / "killed"
-    root.mkdir()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, outer_standin.__file__, str(root), json.dumps(changes), str(KILLS)]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert process.returncode >= KILLS - 1, f"only {process.returncode} of {KILLS} kills hit: {process.stderr}"
-
-    left = read_trials(StudyDirectory.existing(root, "standin"))
-    assert 0 < len(left) <= 12
-    assert shown(execute(study(**changes), root, Standin())) == shown(uninterrupted)
+    killed = run_killer("repeatedly", root, KILLS, engine, **changes)
+    assert killed >= KILLS - 1, f"only {killed} of {KILLS} kills hit"
+    assert 0 < len(read(made, root)) <= 12
+    assert reproducible(execute(made, root, Standin())) == reproducible(uninterrupted)

@@ -8,13 +8,14 @@ from statistics import median
 from typing import Any
 
 import pytest
-from outer_standin import Standin, execute, quality, shown, study
+from outer_standin import Standin, execute, quality, reproducible, study
 
 from nasact.outer.data import load_study_data
 from nasact.outer.optuna.storage import reading
 from nasact.outer.store import StudyDirectory
+from nasact.results import Report
 from nasact.study import Study, TrialSpec
-from nasact.trial import Report, run_trial
+from nasact.trial import run_trial
 
 
 def told(made: Study, root: Path) -> list[dict[int, float]]:
@@ -105,7 +106,7 @@ def test_a_study_that_was_interrupted_prunes_by_its_metric_as_one_that_was_not(t
 
     for _ in range(2):
         standin = Massive("identity_mass")
-        standin.at = interrupt
+        standin.before_epoch = interrupt
         with pytest.raises(KeyboardInterrupt):
             execute(made, tmp_path / "cut", standin)
-    assert shown(execute(made, tmp_path / "cut", Massive("identity_mass"))) == shown(whole)
+    assert reproducible(execute(made, tmp_path / "cut", Massive("identity_mass"))) == reproducible(whole)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from outer_standin import Standin, execute, shown, study
+from outer_standin import Standin, execute, locked_by_another_process, read, reproducible, study
 
 from nasact.errors import StoreError
 from nasact.files import read_json, write_json
-from nasact.outer.optuna import read_trials
 from nasact.outer.store import StudyDirectory, study_names
 
 
@@ -61,34 +58,25 @@ def test_the_number_of_trials_and_the_comparison_may_change(tmp_path: Path) -> N
     assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == changed.tree
 
 
-def test_fresh_sets_aside_and_deletes_nothing(tmp_path: Path) -> None:
+def test_fresh_sets_the_earlier_run_aside_and_deletes_nothing(tmp_path: Path) -> None:
     first = execute(study(outer__trials=1), tmp_path, Standin())
-    with StudyDirectory.open_for(study(search__epochs=5), tmp_path, fresh=True) as store:
-        assert read_trials(store) == []
+    changed = study(search__epochs=5)
+    with StudyDirectory.open_for(changed, tmp_path, fresh=True):
+        assert read(changed, tmp_path) == []
         with pytest.raises(StoreError, match="is being run by process"):
-            StudyDirectory.open_for(study(search__epochs=5), tmp_path)
-    aside = tmp_path / "runs" / "standin.old-1"
-    aside.rename(tmp_path / "runs" / "standin.kept")
-    (tmp_path / "runs" / "standin").rename(tmp_path / "runs" / "standin.new")
-    (tmp_path / "runs" / "standin.kept").rename(tmp_path / "runs" / "standin")
-    assert shown(read_trials(StudyDirectory.existing(tmp_path, "standin"))) == shown(first)
+            StudyDirectory.open_for(changed, tmp_path)
+    runs = tmp_path / "runs"
+    (runs / "standin").rename(runs / "standin.new")
+    (runs / "standin.old-1").rename(runs / "standin")
+    assert reproducible(read(study(), tmp_path)) == reproducible(first)
 
 
-def test_only_one_process_runs_a_study_and_the_other_is_named(tmp_path: Path) -> None:
-    lock = "import fcntl, os, sys; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
-    lock += "f.truncate(0); f.write(str(os.getpid())); f.flush(); print('held', flush=True); sys.stdin.read()"
-    (tmp_path / "runs" / "standin").mkdir(parents=True)
-    path = tmp_path / "runs" / "standin" / "lock"
-    other = subprocess.Popen(
-        [sys.executable, "-c", lock, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdout is not None
-    assert other.stdin is not None
-    with other:
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(StoreError, match=f"is being run by process {other.pid}: wait for it"):
-            StudyDirectory.open_for(study(), tmp_path)
-        other.stdin.close()
+def test_one_process_runs_a_study_and_a_second_one_names_it(tmp_path: Path) -> None:
+    with (
+        locked_by_another_process(tmp_path / "runs" / "standin" / "lock") as holder,
+        pytest.raises(StoreError, match=f"is being run by process {holder}: wait for it"),
+    ):
+        StudyDirectory.open_for(study(), tmp_path)
     with StudyDirectory.open_for(study(), tmp_path) as store:
         assert store.lock_file.read_text() == f"{os.getpid()}\n"
 
@@ -105,7 +93,7 @@ def test_a_corrupt_database_is_refused_in_one_line_and_left_alone(content: bytes
     assert "\n" not in str(refused.value)
     assert database.read_bytes() == content
     with pytest.raises(StoreError):
-        read_trials(StudyDirectory.existing(tmp_path, "standin"))
+        read(study(), tmp_path)
 
 
 def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:

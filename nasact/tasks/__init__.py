@@ -5,9 +5,8 @@ May be imported by the study and everything above it; knows nothing of activatio
 
 from __future__ import annotations
 
-from nasact.tasks.datasets import DATASETS, DatasetRecord, load_data, register_dataset
+from nasact.tasks.datasets import DATASETS, DatasetRecord, RawDataset, load_data, register_dataset
 from nasact.tasks.models import MODELS, ModelRecord, build_model, register_model
-from nasact.tasks.raw_dataset import Source
 from nasact.tasks.split import Data, Split, TestSet, check_split, data_fingerprint
 
 __all__ = [
@@ -16,7 +15,7 @@ __all__ = [
     "Data",
     "DatasetRecord",
     "ModelRecord",
-    "Source",
+    "RawDataset",
     "Split",
     "TestSet",
     "build_model",

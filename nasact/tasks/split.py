@@ -43,11 +43,11 @@ def check_split(
         if values.dtype != dtype:
             raise DataError(f"{place}.{name}: expected {dtype}, but got {values.dtype}")
     if split.y.ndim != 1:
-        raise DataError(f"{place}.y: expected one label an example, shape (N,), but got {tuple(split.y.shape)}")
+        raise DataError(f"{place}.y: expected one label per example, shape (N,), but got {tuple(split.y.shape)}")
     if split.x.ndim < 2:
         raise DataError(f"{place}.x: expected shape (N, ...), but got {tuple(split.x.shape)}")
     if len(split.x) != len(split.y):
-        raise DataError(f"{place}: as many examples as labels must come, but got {len(split.x)} and {len(split.y)}")
+        raise DataError(f"{place}: needs one label per example, but got {len(split.x)} examples, {len(split.y)} labels")
     if len(split.y) == 0:
         raise DataError(f"{place}: holds no examples: at least 1 is needed{why}")
     if input_shape is not None and tuple(split.x.shape[1:]) != tuple(input_shape):

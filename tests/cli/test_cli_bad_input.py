@@ -164,8 +164,8 @@ CASES = {
     "data directory that is missing": Case(
         yaml=FASHION,
         command=(*SEARCH, "--data-dir", "nowhere"),
-        said=r"dataset 'fashion_mnist': not found, looked for the folder /\S*/nowhere/FashionMNIST/raw\. "
-        r"Name the folder it lies in with --data-dir PATH, or fetch it with --download",
+        said=r"dataset 'fashion_mnist': not found: there is no folder /\S*/nowhere/FashionMNIST/raw\. "
+        r"Set the data directory with --data-dir PATH, or download the files with --download",
     ),
     "data file that is missing": Case(
         yaml=FASHION,
@@ -177,7 +177,7 @@ CASES = {
         yaml=FASHION,
         command=(*SEARCH, "--data-dir", "data"),
         prepare=lambda folder: fashion(folder, cut=100),
-        said=r"dataset 'fashion_mnist': /\S*/train-images-idx3-ubyte is corrupt: its header announces 7856 bytes, "
+        said=r"dataset 'fashion_mnist': /\S*/train-images-idx3-ubyte is corrupt: its header declares 7856 bytes, "
         r"but it has 7756",
     ),
     "image folder that is missing": Case(
@@ -357,7 +357,7 @@ def test_torchvision_data_without_network_says_what_to_do(here, write, monkeypat
     assert (ran.code, ran.out) == (2, "")
     assert re.search(
         r"nasact: dataset 'fashion_mnist': could not be downloaded into /\S*/data: .*\. "
-        r"Fetch it elsewhere, and name the folder it lies in with --data-dir PATH\n$",
+        r"Download it on another machine, then set the data directory with --data-dir PATH\n$",
         ran.err,
     )
     assert "Traceback" not in ran.err

@@ -81,10 +81,10 @@ def test_a_damaged_test_file_is_told_before_the_training_starts(idx_folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: content[:-100], r"its header announces 47056 bytes, but it has 46956"),
-        (lambda content: content + b"x", r"its header announces 47056 bytes, but it has 47057"),
-        (lambda content: b"\x1f\x8b" + content, r"does not begin as an idx file"),
-        (lambda content: b"", r"does not begin as an idx file"),
+        (lambda content: content[:-100], r"its header declares 47056 bytes, but it has 46956"),
+        (lambda content: content + b"x", r"its header declares 47056 bytes, but it has 47057"),
+        (lambda content: b"\x1f\x8b" + content, r"has no header of an idx file"),
+        (lambda content: b"", r"has no header of an idx file"),
     ],
     ids=["cut", "longer", "still compressed", "empty"],
 )
@@ -309,9 +309,15 @@ BAD_FOLDERS = {
     "no classes": (no_classes, r"expected one folder of images for each class in .*images"),
     "empty class": (empty_class, r"expected one folder of images for each class.*\bb\b"),
     "one class": (one_class, r"at least 2 classes are needed, but got 1"),
-    "unknown test class": (unknown_test_class, r"has a class 'cats' that training has not\. Did you mean 'cat'"),
-    "test named twice": (named_twice, r"has the folders train/ and test/, so the option 'test' \(0\.5\)"),
-    "too large": (too_large, r"10 images of 3 x 1000 x 1000 need about 0\.216 GB in memory, memory_limit is 0\.1 GB"),
+    "unknown test class": (unknown_test_class, r"has a class 'cats' without training images\. Did you mean 'cat'"),
+    "test named twice": (
+        named_twice,
+        r"has the folders train/ and test/, so the option 'test' must not be set, but got 0\.5",
+    ),
+    "too large": (
+        too_large,
+        r"10 images of 3 x 1000 x 1000 need about 0\.216 GB in memory, but memory_limit is 0\.1 GB",
+    ),
     "test fraction": (images_with(test=1.5), r"`0 < test < 1` must hold, but got test=1\.5"),
     "size": (images_with(size=0), r"option 'size' must be greater than or equal to 1, but got 0"),
     "size type": (images_with(size="32"), r"option 'size' must be an integer, but got '32'"),

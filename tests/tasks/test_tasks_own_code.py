@@ -118,16 +118,19 @@ BAD_DATA = {
     "exits": ("def make(): raise SystemExit(1)", "raised SystemExit: 1"),
     "bytes as examples": (
         "def make(): return (pair(9)[0].to(torch.uint8), pair(9)[1]), pair(9)",
-        r"train\.x: expected floating point numbers, but got torch\.uint8: scale them",
+        r"train\.x: expected floating-point numbers, but got torch\.uint8: scale them",
     ),
     "float labels": (
         "def make(): return (pair(9)[0], pair(9)[0][:, 0]), pair(9)",
-        r"train\.y: expected whole numbers as labels, but got torch\.float32",
+        r"train\.y: expected integer labels, but got torch\.float32",
     ),
-    "ragged": ("def make(): return ([[1.0], [1.0, 2.0]], [0, 1]), pair(9)", r"train\.x: cannot become a tensor"),
+    "ragged": (
+        "def make(): return ([[1.0], [1.0, 2.0]], [0, 1]), pair(9)",
+        r"train\.x: cannot be converted to a tensor",
+    ),
     "nan": ("def make(): return (pair(9)[0] / 0, pair(9)[1]), pair(9)", r"train\.x\[0\]: every value must be finite"),
     "negative label": ("def make(): return (pair(9)[0], pair(9)[1] - 1), pair(9)", r"train\.y\[0\]: labels must be in"),
-    "lengths": ("def make(): return (pair(9)[0], pair(8)[1]), pair(9)", "as many examples as labels.* 9 and 8"),
+    "lengths": ("def make(): return (pair(9)[0], pair(8)[1]), pair(9)", "one label per example.* 9 examples, 8 labels"),
     "empty": ("def make(): return pair(0), pair(9)", "at least 2 classes are needed, but got 0"),
     "one class": (
         "def make(): return (pair(9)[0], pair(9)[1] * 0), pair(9)",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasact.errors import DataError
-from nasact.tasks import Data, Source, Split, TestSet
+from nasact.tasks import Data, RawDataset, Split, TestSet
 from nasact.tasks.stratify import apportion, stratified_sample, stratified_split
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=120).map(torch.tensor)
@@ -28,8 +28,8 @@ def data_of(train: Split | None = None, val: Split | None = None, test: TestSet 
     )
 
 
-def source_of(train: Split, classes: int = 4) -> Source:
-    return Source(train=train, test=TestSet(lambda: split_of(12)), classes=classes)
+def source_of(train: Split, classes: int = 4) -> RawDataset:
+    return RawDataset(train=train, test=TestSet(lambda: split_of(12)), classes=classes)
 
 
 @settings(deadline=None, max_examples=150)
@@ -103,20 +103,20 @@ def test_sample_has_the_size_asked_for_without_repeats_and_in_proportion(y, coun
 
 
 def test_train_limit_counts_training_and_validation_together():
-    data = source_of(split_of(200)).assemble("toy", validation=0.25, seed=0, train_limit=40, test_limit=5)
+    data = source_of(split_of(200)).to_data("toy", validation=0.25, seed=0, train_limit=40, test_limit=5)
     assert (len(data.train), len(data.val), len(data.train_and_val())) == (30, 10, 40)
     assert len(data.test.open()) == 5
 
 
 def test_examples_keep_their_labels_through_limits_and_splits():
-    data = source_of(split_of(200)).assemble("toy", validation=0.3, seed=1, train_limit=60, test_limit=None)
+    data = source_of(split_of(200)).to_data("toy", validation=0.3, seed=1, train_limit=60, test_limit=None)
     for split in (data.train, data.val, data.train_and_val(), data.test.open()):
         assert torch.equal((split.x[:, 0] / 3).long() % 4, split.y)
 
 
 def test_limited_test_examples_do_not_depend_on_the_seed():
     opened = [
-        source_of(split_of(50)).assemble("toy", validation=0.2, seed=seed, train_limit=None, test_limit=6).test.open()
+        source_of(split_of(50)).to_data("toy", validation=0.2, seed=seed, train_limit=None, test_limit=6).test.open()
         for seed in (0, 1)
     ]
     assert torch.equal(opened[0].x, opened[1].x)
@@ -124,8 +124,8 @@ def test_limited_test_examples_do_not_depend_on_the_seed():
 
 def test_own_validation_examples_are_left_alone():
     own = split_of(8)
-    source = Source(train=split_of(40), val=own, test=TestSet(lambda: split_of(8)), classes=4)
-    data = source.assemble("toy", validation=0.5, seed=0, train_limit=None, test_limit=None)
+    source = RawDataset(train=split_of(40), val=own, test=TestSet(lambda: split_of(8)), classes=4)
+    data = source.to_data("toy", validation=0.5, seed=0, train_limit=None, test_limit=None)
     assert data.val is own
     assert len(data.train) == 40
 
@@ -170,8 +170,8 @@ BAD_SPLITS = {
         r"train\.y: expected torch\.int64, but got torch\.float32",
     ),
     "double": (Split(torch.zeros(3, 3).double(), torch.zeros(3).long()), r"train\.x: expected torch\.float32"),
-    "one-hot": (Split(torch.zeros(3, 3), torch.zeros(3, 4).long()), r"one label an example.*\(3, 4\)"),
-    "lengths": (Split(torch.zeros(3, 3), torch.zeros(2).long()), r"as many examples as labels.* 3 and 2"),
+    "one-hot": (Split(torch.zeros(3, 3), torch.zeros(3, 4).long()), r"one label per example.*\(3, 4\)"),
+    "lengths": (Split(torch.zeros(3, 3), torch.zeros(2).long()), r"one label per example.* 3 examples, 2 labels"),
     "empty": (Split(torch.zeros(0, 3), torch.zeros(0).long()), r"train: holds no examples"),
     "shape": (Split(torch.zeros(3, 5), torch.zeros(3).long()), r"the shape \(3,\), but have \(5,\)"),
     "no features": (Split(torch.zeros(3), torch.zeros(3).long()), r"expected shape \(N, \.\.\.\)"),
@@ -216,7 +216,7 @@ def test_data_needs_a_test_set_with_a_door():
 )
 def test_a_validation_share_that_leaves_nothing_is_refused(count, validation, message):
     with pytest.raises(DataError, match=message):
-        source_of(split_of(count)).assemble("toy", validation=validation, seed=0, train_limit=None, test_limit=None)
+        source_of(split_of(count)).to_data("toy", validation=validation, seed=0, train_limit=None, test_limit=None)
 
 
 @pytest.mark.parametrize("limit", [0, -5, 2.5, True])
@@ -224,7 +224,7 @@ def test_a_validation_share_that_leaves_nothing_is_refused(count, validation, me
 def test_a_limit_must_be_a_whole_number_of_at_least_one(which, limit):
     limits = {"train_limit": None, "test_limit": None, which: limit}
     with pytest.raises(DataError, match=f"{which} must be a whole number of at least 1"):
-        source_of(split_of(40)).assemble("toy", validation=0.2, seed=0, **limits)
+        source_of(split_of(40)).to_data("toy", validation=0.2, seed=0, **limits)
 
 
 def open_pickled_test() -> Split:
@@ -232,8 +232,8 @@ def open_pickled_test() -> Split:
 
 
 def test_data_travels_to_another_process_with_its_test_set_shut():
-    source = Source(train=split_of(40), test=TestSet(open_pickled_test), classes=4)
-    data = source.assemble("toy", validation=0.2, seed=0, train_limit=None, test_limit=4)
+    source = RawDataset(train=split_of(40), test=TestSet(open_pickled_test), classes=4)
+    data = source.to_data("toy", validation=0.2, seed=0, train_limit=None, test_limit=4)
     copy = pickle.loads(pickle.dumps(data))
     assert torch.equal(copy.train.x, data.train.x)
     assert copy.test.openings == 0

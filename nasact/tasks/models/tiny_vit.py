@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from nasact.errors import ModelError
-from nasact.tasks.shapes import Shape, image_shape
-
-Count = Annotated[int, Field(ge=1)]
+from nasact.tasks.models.base import ModelRecord, register_model
+from nasact.tasks.models.image_shapes import Shape, require_image_shape
+from nasact.tasks.models.option_types import Count, Fraction
 
 
 class EncoderBlock(nn.Module):
-    """Attention and two dense layers, each on the normalised input and added to it."""
+    """Attention, then two dense layers; each has a LayerNorm before it and a shortcut around it."""
 
     def __init__(self, units: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -29,7 +26,7 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.norm1(x)
-        # asking for the weights avoids the fused attention, which has no second derivative
+        # need_weights=True avoids the fused attention, which has no second derivative
         attended, _ = self.attention(inner, inner, inner, need_weights=True)
         x = x + attended
         out: Tensor = x + self.dense2(self.dropout(self.activation(self.dense1(self.norm2(x)))))
@@ -37,7 +34,7 @@ class EncoderBlock(nn.Module):
 
 
 class TinyViT(nn.Module):
-    """Patches to tokens, encoder blocks, and a mean over the tokens."""
+    """Embedded patches (tokens), encoder blocks, the mean over the tokens, and a linear head."""
 
     def __init__(
         self, channels: int, tokens: int, classes: int, patch: int, units: int, heads: int, depth: int, dropout: float
@@ -63,10 +60,10 @@ def tiny_vit(
     units: Count = 48,
     heads: Count = 3,
     depth: Count = 2,
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    dropout: Fraction = 0.0,
 ) -> nn.Module:
-    """`depth` blocks of `units` on patches of `patch` x `patch` pixels."""
-    channels, height, width = image_shape("tiny_vit", input_shape)
+    """`depth` encoder blocks of `units` units on patches of `patch` x `patch` pixels."""
+    channels, height, width = require_image_shape("tiny_vit", input_shape)
     if height % patch or width % patch:
         raise ModelError(
             f"model 'tiny_vit': the sides of the images must be multiples of patch={patch}, but are {height} x {width}"
@@ -75,3 +72,15 @@ def tiny_vit(
         raise ModelError(f"model 'tiny_vit': units must be a multiple of heads, but got units={units}, heads={heads}")
     tokens = (height // patch) * (width // patch)
     return TinyViT(channels, tokens, classes, patch, units, heads, depth, dropout)
+
+
+register_model(
+    ModelRecord(
+        name="tiny_vit",
+        build=tiny_vit,
+        description="small vision transformer, 4 x 4 patches",
+        source="arXiv:2010.11929, made small",
+        inputs="images with sides that are multiples of the patch",
+        activation="gelu",
+    )
+)

@@ -1,4 +1,4 @@
-"""A compact residual network for small images: BatchNorm, and functional activations on and after the sum."""
+"""A compact residual network (ResNet) for small images, with BatchNorm and functional activations."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nasact.errors import ModelError
-from nasact.tasks.shapes import Shape, image_shape
+from nasact.tasks.models.base import ModelRecord, register_model
+from nasact.tasks.models.image_shapes import Shape, require_image_shape
+from nasact.tasks.models.option_types import Positive
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions around a shortcut, which is a 1 x 1 convolution where the shape changes."""
+    """Two 3 x 3 convolutions with a shortcut around them; a 1 x 1 convolution on the shortcut if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -33,7 +35,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNet(nn.Module):
-    """A stem, three stages of `blocks` blocks at full, half and quarter resolution, a mean over the image."""
+    """A stem, three stages of `blocks` blocks at full, half and quarter resolution, the mean over the image, a head."""
 
     def __init__(self, channels: int, classes: int, blocks: int, base: int) -> None:
         super().__init__()
@@ -60,13 +62,24 @@ def residual(
     input_shape: Shape,
     classes: int,
     depth: Annotated[int, Field(ge=8)] = 8,
-    width: Annotated[float, Field(gt=0)] = 1.0,
+    width: Positive = 1.0,
 ) -> nn.Module:
-    """`depth` weighted layers (8, 14, 20, ...) on 16, 32 and 64 filters times `width`; the thesis took depth 20."""
-    channels, _, _ = image_shape("residual", input_shape)
+    """`depth` layers with weights (8, 14, 20, ...) of 16, 32 and 64 filters times `width`; the thesis uses depth 20."""
+    channels, _, _ = require_image_shape("residual", input_shape)
     if (depth - 2) % 6 != 0:
         near = 8 + 6 * max(0, round((depth - 8) / 6))
         raise ModelError(
             f"model 'residual': depth must be one of 8, 14, 20, ..., but got {depth}. Did you mean {near}?"
         )
     return ResidualNet(channels, classes, (depth - 2) // 6, max(1, round(16 * width)))
+
+
+register_model(
+    ModelRecord(
+        name="residual",
+        build=residual,
+        description="compact ResNet of depth 8, 14, 20, ... with BatchNorm, functional calls",
+        source="arXiv:1512.03385; thesis on trainable activation functions, table 12",
+        inputs="images of any size",
+    )
+)

@@ -1,4 +1,4 @@
-"""Datasets and models that studies name, and the user's own by import path.
+"""The datasets and models that studies name, registered here or imported from the user's own code.
 
 May be imported by the study and everything above it; knows nothing of activations, searches or trials.
 """

@@ -1,4 +1,4 @@
-"""Examples with labels, the test set behind its one door, and the Data that a trial receives.
+"""Labelled examples, the test set that is loaded when it is opened, and the Data that a trial receives.
 
 Knows tensors only; must not know where examples come from or what is trained on them.
 """
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nasact.errors import DataError
 
-WHY_VALIDATION = ", to train the mixture weights on and to judge trials by"
+WHY_VALIDATION = ", to train the mixture weights and to compare trials"
+"""What validation examples are needed for; the end of a message that says that there are none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +29,18 @@ class Split:
         return len(self.y)
 
     def take(self, indices: Tensor) -> Split:
+        """The examples at `indices`, in that order."""
         return Split(self.x[indices], self.y[indices])
 
 
 def check_split(
     split: Split, place: str, classes: int, input_shape: tuple[int, ...] | None = None, *, why: str = ""
 ) -> None:
-    """DataError, naming `place` and the first bad example, unless `split` is what training relies on."""
+    """Raise DataError, with `place` and the first bad example, unless `split` has valid types, shapes and values.
+
+    Valid: one label per example, at least one example, finite `x` of shape (N, *input_shape), 0 <= `y` < classes.
+    `why` explains in the message what the examples are needed for.
+    """
     if not isinstance(split, Split):
         raise DataError(f"{place}: expected a Split, but got {type(split).__name__}")
     for name, values, dtype in (("x", split.x, torch.float32), ("y", split.y, torch.int64)):
@@ -59,7 +65,8 @@ def check_split(
 
 
 def _check_finite(x: Tensor, place: str) -> None:
-    # a sum is finite only if every term is, and needs no mask of the size of the data; one that overflows is looked at
+    # A finite sum proves that every term is finite, and needs no mask as large as the data. A sum that is not finite
+    # may have overflowed: then the values are checked one by one.
     if bool(torch.isfinite(x.sum())):
         return
     bad = torch.nonzero(~torch.isfinite(x))
@@ -77,9 +84,9 @@ def _check_labels(y: Tensor, place: str, classes: int) -> None:
 
 
 class TestSet:
-    """Test examples that nobody has looked at yet: `open()` is the only door, and it counts."""
+    """Test examples that are loaded by `open()`, the only way to read them; `openings` counts its calls."""
 
-    # pytest would otherwise take the name for a test class
+    # without this, pytest would collect the class because of its name
     __test__ = False
 
     def __init__(self, load: Callable[[], Split]) -> None:
@@ -89,11 +96,11 @@ class TestSet:
         self.openings = 0
 
     def expect(self, place: str, classes: int, input_shape: tuple[int, ...]) -> None:
-        """What the examples must look like once the set is opened."""
+        """Set what `open` checks: labels in [0, classes) and the shape of one example; `place` starts its message."""
         self._expected = (place, classes, input_shape)
 
     def open(self) -> Split:
-        """The test examples, loaded and checked on the first call."""
+        """Return the test examples; load and check them on the first call."""
         if self._split is None:
             split = self._load()
             if self._expected is not None:
@@ -109,7 +116,7 @@ class TestSet:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What a trial receives: training and validation examples, and a test set that stays shut until the comparison."""
+    """What a trial receives: training and validation examples, and a test set that only the comparison opens."""
 
     name: str
     train: Split
@@ -130,16 +137,20 @@ class Data:
         self.test.expect(f"{place}: test", self.classes, self.input_shape)
 
     def train_and_val(self) -> Split:
-        """Every example that is not a test example: what the final retraining learns from."""
+        """Training and validation examples together; the final retraining trains on them."""
         return Split(torch.cat([self.train.x, self.val.x]), torch.cat([self.train.y, self.val.y]))
 
 
 def data_fingerprint(split: Split) -> str:
-    """Shape, labels and a sample of the examples as one string: enough to see that it is other data."""
+    """A hash of the shape, the labels and a sample of the examples: enough to detect that the data is different.
+
+    The sample has all examples if there are fewer than 128; otherwise 64 to 127, evenly spaced.
+    """
     sample = split.x[:: max(1, len(split) // 64)].contiguous().cpu().numpy().tobytes()
     labels = split.y.contiguous().cpu().numpy().tobytes()
     return digest(str(tuple(split.x.shape)), hashlib.sha256(sample).hexdigest(), hashlib.sha256(labels).hexdigest())
 
 
 def digest(*texts: str) -> str:
+    """The SHA-256 of several texts, in hexadecimal."""
     return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()

@@ -122,7 +122,7 @@ BAD_DATA = {
     ),
     "float labels": (
         "def make(): return (pair(9)[0], pair(9)[0][:, 0]), pair(9)",
-        r"train\.y: expected integer labels, but got torch\.float32",
+        r"train\.y: expected whole numbers as labels, but got torch\.float32",
     ),
     "ragged": (
         "def make(): return ([[1.0], [1.0, 2.0]], [0, 1]), pair(9)",

@@ -90,7 +90,7 @@ def as_split(value: Any, place: str) -> Split:
     if not x.is_floating_point():
         raise DataError(f"{place}.x: expected floating-point numbers, but got {x.dtype}: scale them, as in x / 255")
     if y.is_floating_point() or y.is_complex():
-        raise DataError(f"{place}.y: expected integer labels, but got {y.dtype}")
+        raise DataError(f"{place}.y: expected whole numbers as labels, but got {y.dtype}")
     return Split(x.detach().to(torch.float32), y.detach().to(torch.int64))
 
 
@@ -136,5 +136,5 @@ def _example(get: Callable[[int], Any], index: int, place: str) -> tuple[Tensor,
         raise DataError(f"{place}[{index}]: x must be a tensor or an array, but is {type(x).__name__}")
     label = _as_tensor(y, f"{place}[{index}]")
     if label.numel() != 1 or label.is_floating_point():
-        raise DataError(f"{place}[{index}]: y must be one integer, but is {describe(y)}")
+        raise DataError(f"{place}[{index}]: y must be one whole number, but is {describe(y)}")
     return torch.as_tensor(x), int(label)

@@ -1,13 +1,13 @@
-"""Who is told how a study goes. Nothing here may stop a training, and nothing below this room knows of it."""
+"""Tracking: records what happens in a study in MLflow. Must not stop a training; no room below knows this one."""
 
 from nasact.tracking.mlflow import MLflowTracker, ui_command, ui_environment
 from nasact.tracking.null import NullTracker
-from nasact.tracking.tracker import Figures, RunIds, StudyInfo, Tracker
+from nasact.tracking.tracker import RenderFigures, RunIds, StudyInfo, Tracker
 
 __all__ = [
-    "Figures",
     "MLflowTracker",
     "NullTracker",
+    "RenderFigures",
     "RunIds",
     "StudyInfo",
     "Tracker",

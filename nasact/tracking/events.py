@@ -1,18 +1,18 @@
-"""What happens in a study, as records that can be a line of JSON and be delivered later, twice, or by another process.
+"""The events of a study as records: each can be one line of JSON, and be delivered later, twice or by another process.
 
-Every event carries its own times and all it needs, so delivering one again changes nothing.
+Each event holds its own times and all that is needed to store it, so that delivering it again changes nothing.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 
-def now() -> int:
-    """Milliseconds since the epoch."""
+def now_ms() -> int:
+    """Milliseconds since the epoch (1970-01-01 UTC)."""
     return int(time.time() * 1000)
 
 
@@ -32,8 +32,8 @@ class TrialStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """One number of one epoch."""
+class MetricPoint:
+    """The value of one metric at one epoch (`step`); `time` in milliseconds since the epoch."""
 
     name: str
     value: float
@@ -50,14 +50,14 @@ class TrialFinished:
     time: int
     status: str
     reason: str | None
-    points: tuple[Point, ...]
+    points: tuple[MetricPoint, ...]
     files: str | None
-    """The folder of the trial's artifacts, waiting to be stored."""
+    """Folder of the trial's staged artifacts; None: it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonFinished:
-    points: tuple[Point, ...]
+    points: tuple[MetricPoint, ...]
     files: str | None
     time: int
 
@@ -67,7 +67,7 @@ class ModelReady:
     name: str
     alias: str
     digest: str
-    """Of the network's tensors: the same network is registered once."""
+    """SHA-256 of the network's tensors, so that the same network is registered once."""
     files: str
     time: int
 
@@ -99,28 +99,11 @@ def from_record(record: Mapping[str, Any]) -> Event:
     fields = {name: value for name, value in record.items() if name != "kind"}
     if "points" in fields:
         fields["points"] = tuple(
-            Point(name=name, value=value, step=step, time=time) for name, value, step, time in fields["points"]
+            MetricPoint(name=name, value=value, step=step, time=time) for name, value, step, time in fields["points"]
         )
     return _KINDS[record["kind"]](**fields)
 
 
-def files_of(event: Event) -> str | None:
-    """The folder that goes with an event, if there is one."""
+def staged_folder(event: Event) -> str | None:
+    """The folder of the event's staged artifacts; None if it has none."""
     return None if isinstance(event, StudyStarted | TrialStarted | StudyFinished) else event.files
-
-
-@dataclass(kw_only=True)
-class OpenTrial:
-    """A trial that runs: what is known of it before it ends."""
-
-    key: str = ""
-    params: dict[str, str] = field(default_factory=dict)
-    started: int = field(default_factory=now)
-    points: dict[tuple[str, int], Point] = field(default_factory=dict)
-
-    def report(self, phase: str, epoch: int, metrics: Mapping[str, float], time: int) -> None:
-        """Take in one report; a repeated epoch replaces what it said before but keeps its time."""
-        for name, value in metrics.items():
-            place = (f"{phase}/{name}", epoch)
-            earlier = self.points.get(place)
-            self.points[place] = Point(name=place[0], value=value, step=epoch, time=earlier.time if earlier else time)

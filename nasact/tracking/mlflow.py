@@ -1,6 +1,7 @@
-"""MLflow, the store behind the tracker: a parent run a study, a nested run a trial, the final network in the registry.
+"""The MLflow store: one parent run per study, one nested run per trial, the final network in the model registry.
 
-The only file that imports mlflow (inside functions: it takes seconds). It uses clients, no global state of MLflow.
+The only file that imports mlflow (inside functions, because the import takes seconds). It uses MLflow's clients and
+none of its global state.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from nasact.errors import StoreError, error_line
 from nasact.tracking import events
-from nasact.tracking.database import Address, check_revision, locked, parse_address, revision
+from nasact.tracking.address import Address, parse_address
 from nasact.tracking.outbox import OutboxTracker
-from nasact.tracking.runs import StudyRuns
 from nasact.tracking.sanitise import clean_model_name
+from nasact.tracking.sqlite_schema import file_lock, read_revision, require_revision
+from nasact.tracking.study_runs import StudyRuns
 from nasact.tracking.tracker import RunIds, StudyInfo
 
 if TYPE_CHECKING:
@@ -30,18 +32,15 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    # A pooled connection goes on writing to a database file that was moved or deleted, and nobody notices.
+    # A pooled connection continues to write to a database file that was moved or deleted, without an error.
     "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
-    # A store that is away must not hold up a training: MLflow's own seven retries take minutes.
+    # A store that is away must not delay a training: MLflow's default of seven retries takes minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-
-def _import() -> Any:
+def _import_mlflow() -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -50,11 +49,11 @@ def _import() -> Any:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """MLflow's own warnings and log lines are none of the user's business; failures reach us as exceptions."""
+def silence_mlflow() -> Iterator[None]:
+    """Hide MLflow's warnings and log lines, which do not concern the user; failures still raise exceptions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _import()
+        _import_mlflow()
         loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
         levels = [logger.level for logger in loggers]
         try:
@@ -66,41 +65,33 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def quietly(function: Callable[P, R]) -> Callable[P, R]:
-    @functools.wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with quiet():
-            return function(*args, **kwargs)
-
-    return wrapped
-
-
 def prepare_database(address: Address) -> None:
-    """Make the SQLite database if there is none, and make sure it has MLflow's schema; StoreError where it has not.
+    """Create the SQLite database if it is missing; StoreError if it exists and does not have MLflow's schema.
 
-    The schema is made in a file of its own that then takes the name: no process ever sees half a schema.
+    The schema is written to a temporary file, which then takes the final name: no process sees an incomplete schema.
     """
     if address.path is None or address.artifacts is None:
         return
-    mlflow = _import()
-    with locked(address.path):
-        found = revision(address.path)
-        if found is not None:
-            check_revision(address.path, found, *_schema(), version=mlflow.__version__)
+    mlflow = _import_mlflow()
+    with file_lock(address.path):
+        revision = read_revision(address.path)
+        if revision is not None:
+            newest, known = _schema_revisions()
+            require_revision(address.path, revision, newest=newest, known=known, version=mlflow.__version__)
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        fresh = address.path.with_name(f"{address.path.name}.new-{os.getpid()}")
+        temporary = address.path.with_name(f"{address.path.name}.new-{os.getpid()}")
         try:
-            SqlAlchemyStore(f"sqlite:///{fresh}", address.artifacts.as_uri())
-            fresh.replace(address.path)
+            SqlAlchemyStore(f"sqlite:///{temporary}", address.artifacts.as_uri())
+            temporary.replace(address.path)
         except Exception as error:
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise StoreError(f"{address.path}: the database cannot be created ({error_line(error, 200)})") from error
 
 
-def _schema() -> tuple[str, set[str]]:
-    """The newest revision of MLflow's schema and all that this MLflow knows."""
+def _schema_revisions() -> tuple[str, set[str]]:
+    """The newest revision of MLflow's schema, and all revisions that this version of MLflow can upgrade from."""
     from alembic.script import ScriptDirectory
     from mlflow.store.db import utils
 
@@ -109,7 +100,7 @@ def _schema() -> tuple[str, set[str]]:
 
 
 class MLflowBackend:
-    """One study in an MLflow store: reaches the store, and hands each event to the study's runs."""
+    """One study in an MLflow store: passes each event to the study's runs, and the network to the model registry."""
 
     def __init__(self, address: Address, experiment: str, directory: Path) -> None:
         self.address = address
@@ -123,17 +114,17 @@ class MLflowBackend:
 
     @property
     def run_ids(self) -> RunIds:
-        return {"study": None, "trials": {}} if self._runs is None else self._runs.ids()
+        return {"study": None, "trials": {}} if self._runs is None else self._runs.run_ids()
 
     @functools.cached_property
     def client(self) -> Any:
-        return _import().MlflowClient(tracking_uri=self.address.uri, registry_uri=self.address.uri)
+        return _import_mlflow().MlflowClient(tracking_uri=self.address.uri, registry_uri=self.address.uri)
 
-    @quietly
-    def bind(self, info: StudyInfo) -> None:
+    @silence_mlflow()
+    def set_study(self, info: StudyInfo) -> None:
         self._runs = StudyRuns(
             self.client,
-            _import().entities,
+            _import_mlflow().entities,
             info,
             uri=self.address.uri,
             experiment=self._experiment,
@@ -144,17 +135,16 @@ class MLflowBackend:
     @property
     def runs(self) -> StudyRuns:
         if self._runs is None:
-            raise RuntimeError("study_started comes first")
+            raise RuntimeError("study_started must be called before any other event")
         return self._runs
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         if self._runs is not None:
-            self._runs.forget()
+            self._runs.clear_cache()
 
-    @quietly
-    def alive(self) -> bool:
-        # A database that went away is waited for: a new one in its place would be lost when the old one comes back.
-        if self.address.path is not None and not self.address.path.is_file():
+    @silence_mlflow()
+    def is_reachable(self) -> bool:
+        if self._database_is_missing():
             return False
         try:
             self.client.search_experiments(max_results=1)
@@ -162,10 +152,14 @@ class MLflowBackend:
             return False
         return True
 
-    @quietly
+    def _database_is_missing(self) -> bool:
+        # MLflow would create a new database in its place, whose content is lost when the old file is moved back.
+        return self.address.path is not None and not self.address.path.is_file()
+
+    @silence_mlflow()
     def deliver(self, event: events.Event) -> str | None:
-        if self.address.path is not None and not self.address.path.is_file():
-            raise StoreError(f"{self.address.path}: the database is gone")
+        if self._database_is_missing():
+            raise StoreError(f"{self.address.path}: the database file is missing")
         match event:
             case events.StudyStarted():
                 self.runs.study_started(event)
@@ -176,19 +170,19 @@ class MLflowBackend:
             case events.ComparisonFinished():
                 self.runs.comparison_finished(event)
             case events.ModelReady():
-                return self._model(event)
+                return self._register_model(event)
             case events.StudyFinished():
                 self.runs.study_finished(event)
         return None
 
-    @quietly
+    @silence_mlflow()
     def save_model(self, module: nn.Module, example: Tensor, folder: Path) -> None:
         save_model(module, example, folder)
 
-    @quietly
+    @silence_mlflow()
     def find_model(self, name: str, alias: str, digest: str) -> str | None:
         client, name = self.client, clean_model_name(name)
-        model = self._same_model(digest, self.runs.study_run(), name)
+        model = self._find_logged_model(digest, self.runs.study_run(), name)
         if model is None or str(model.status) != "READY":
             return None
         for version in client.search_model_versions(f"name = '{name}'"):
@@ -197,50 +191,51 @@ class MLflowBackend:
         return None
 
     def _source(self, model: Any) -> str:
-        # Without a server, MLflow would look `models:/ID` up in its global store, which need not be ours.
+        # Without a server, MLflow looks `models:/ID` up in its global store, which may be another one.
         return f"models:/{model.model_id}" if self.address.is_server else str(model.artifact_location)
 
-    def _same_model(self, digest: str, parent: str, name: str) -> Any:
-        same = self.client.search_logged_models(
+    def _find_logged_model(self, digest: str, study_run: str, name: str) -> Any:
+        models = self.client.search_logged_models(
             [self.runs.experiment_id()], filter_string=f"tags.`nasact.digest` = '{digest}'"
         )
-        return next((found for found in same if found.source_run_id == parent and found.name == name), None)
+        return next((model for model in models if model.source_run_id == study_run and model.name == name), None)
 
-    def _model(self, event: events.ModelReady) -> str:
-        """Log and register a saved network, once; its address in the registry."""
-        client, parent, name = self.client, self.runs.study_run(), clean_model_name(event.name)
-        model = self._logged_model(event, parent, name)
+    def _register_model(self, event: events.ModelReady) -> str:
+        """Log and register a saved network, unless that is done already. Its address in the registry."""
+        client, study_run, name = self.client, self.runs.study_run(), clean_model_name(event.name)
+        model = self._log_model(event, study_run, name)
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         source = self._source(model)
         versions = client.search_model_versions(f"name = '{name}'")
-        same = (found for found in versions if found.source == source or found.model_id == model.model_id)
-        version = next(same, None)
+        same_model = (found for found in versions if found.source == source or found.model_id == model.model_id)
+        version = next(same_model, None)
         if version is None:
             version = client.create_model_version(
-                name, source, run_id=parent, model_id=model.model_id, await_creation_for=0
+                name, source, run_id=study_run, model_id=model.model_id, await_creation_for=0
             )
         client.set_registered_model_alias(name, event.alias, version.version)
         uri = f"models:/{name}/{version.version}"
-        self.runs.log(parent, tags={"nasact.model": uri})
+        self.runs.log(study_run, tags={"nasact.model": uri})
         return uri
 
-    def _logged_model(self, event: events.ModelReady, parent: str, name: str) -> Any:
+    def _log_model(self, event: events.ModelReady, study_run: str, name: str) -> Any:
+        """The logged model of a saved network, as an output of the study's run; completed if it is incomplete."""
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model
 
         client, experiment = self.client, self.runs.experiment_id()
-        model = self._same_model(event.digest, parent, name)
+        model = self._find_logged_model(event.digest, study_run, name)
         if model is None:
             model = client.create_logged_model(
-                experiment, name=name, source_run_id=parent, tags={"nasact.digest": event.digest}
+                experiment, name=name, source_run_id=study_run, tags={"nasact.digest": event.digest}
             )
-        outputs = client.get_run(parent).outputs
+        outputs = client.get_run(study_run).outputs
         if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
-            client.log_outputs(parent, models=[LoggedModelOutput(model.model_id, step=0)])
+            client.log_outputs(study_run, models=[LoggedModelOutput(model.model_id, step=0)])
         if str(model.status) != "READY":
             saved = Model.load(event.files)
-            saved.run_id, saved.model_id, saved.model_uuid = parent, model.model_id, model.model_id
+            saved.run_id, saved.model_id, saved.model_uuid = study_run, model.model_id, model.model_id
             saved.artifact_path = model.artifact_location
             saved.save(str(Path(event.files) / "MLmodel"))
             client.log_model_artifacts(model.model_id, event.files)
@@ -249,20 +244,20 @@ class MLflowBackend:
 
 
 def save_model(module: nn.Module, example: Tensor, folder: Path) -> None:
-    """Write a network as MLflow's torch flavour: a traced program, free of pickle, for any batch size, on the CPU.
+    """Write a network in MLflow's torch flavour: an exported program without pickle, for any batch size, on the CPU.
 
-    Shapes: `example` (N, ...) with any N >= 1. Whoever loads it needs torch, not the code of the network.
+    Shapes: `example` (N, ...) with any N >= 1. Loading it needs torch, not the code of the network.
     """
     import copy
 
     import torch
 
-    _import()
+    _import_mlflow()
     import mlflow.models
     import mlflow.pytorch
 
     network = copy.deepcopy(module).cpu().eval()
-    # An example of one item would bake the 1 in.
+    # With an example of one item, torch.export would fix the batch size at 1.
     batch = example.detach().cpu()[:3]
     batch = batch if len(batch) == 3 else batch[:1].expand(3, *batch.shape[1:]).contiguous()
     with torch.no_grad():
@@ -278,30 +273,31 @@ def save_model(module: nn.Module, example: Tensor, folder: Path) -> None:
 
 
 class MLflowTracker(OutboxTracker):
-    """A study's tracker in an MLflow store. StoreError here, before anything is computed, or never."""
+    """The tracker of a study in an MLflow store. Building it may raise StoreError; no method raises afterwards."""
 
     def __init__(
         self, uri: str = "sqlite:///mlflow.db", *, directory: Path | str, experiment: str = "nasact", **options: Any
     ) -> None:
-        """`directory` is the study's: what the store does not take is kept there, in `tracking`, and delivered later.
+        """`directory`: of the study; its `tracking` folder keeps what the store has not confirmed.
 
-        A database file is made, or checked, now; a server that does not answer is only a warning.
+        A database file is created or checked here. A server that does not answer is a warning only, later.
+        `options`: of `OutboxTracker`.
         """
         address = parse_address(uri)
         backend = MLflowBackend(address, experiment, Path(directory).resolve())
         if address.path is not None:
-            with quiet():
+            with silence_mlflow():
                 prepare_database(address)
         super().__init__(backend, directory, **options)
 
 
 def ui_command(uri: str, *, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """The command that serves MLflow's pages of a database. Run it with `ui_environment`."""
+    """The command that serves MLflow's web pages for a database. Run it with `ui_environment`."""
     address = parse_address(uri)
     if address.is_server:
-        raise StoreError(f"--tracking-uri: {address.uri} is a server that runs already: open it in a browser")
-    if address.path is not None and revision(address.path) is None:
-        raise StoreError(f"{address.path}: no tracking database yet; `nasact search` makes one")
+        raise StoreError(f"--tracking-uri: {address.uri} is a running server: open it in a browser")
+    if address.path is not None and read_revision(address.path) is None:
+        raise StoreError(f"{address.path}: there is no tracking database yet; `nasact search` creates it")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", address.uri]
     if address.artifacts is not None:
         command += ["--artifacts-destination", address.artifacts.as_uri()]
@@ -309,5 +305,5 @@ def ui_command(uri: str, *, host: str = "127.0.0.1", port: int = 5000) -> list[s
 
 
 def ui_environment() -> dict[str, str]:
-    """The environment for `ui_command`: this process's, with MLflow's telemetry and job runner off."""
+    """The environment for `ui_command`: that of this process, with MLflow's telemetry and job runner switched off."""
     return {**_ENVIRONMENT, **os.environ}

@@ -1,11 +1,11 @@
-"""The tracker of `--no-tracking`: it listens and forgets."""
+"""The tracker of `--no-tracking`: it ignores every call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nasact.tracking.tracker import Figures, RunIds, StudyInfo
+from nasact.tracking.tracker import RenderFigures, RunIds, StudyInfo
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,17 +37,17 @@ class NullTracker:
         status: str,
         metrics: Mapping[str, float],
         texts: Mapping[str, str],
-        figures: Figures | None,
+        figures: RenderFigures | None,
         reason: str | None,
     ) -> None:
         return
 
     def comparison_finished(
-        self, metrics: Mapping[str, float], texts: Mapping[str, str], figures: Figures | None
+        self, metrics: Mapping[str, float], texts: Mapping[str, str], figures: RenderFigures | None
     ) -> None:
         return
 
-    def model(self, module: nn.Module, example: Tensor, name: str, alias: str = "champion") -> str | None:
+    def register_model(self, module: nn.Module, example: Tensor, name: str, alias: str = "champion") -> str | None:
         return None
 
     def study_finished(self, status: str) -> None:

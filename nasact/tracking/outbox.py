@@ -1,6 +1,6 @@
-"""A tracker that cannot fail: every event is written to the spool first, then delivered to a store behind it.
+"""A tracker whose failures never reach the study: each event is written to the spool, then delivered to the store.
 
-Knows no store by name: a `Backend` delivers one event, may raise, and must not mind getting the same event twice.
+The outbox pattern. Knows a store by the `Backend` protocol only.
 """
 
 from __future__ import annotations
@@ -8,30 +8,32 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from nasact.errors import error_line
+from nasact.tracking.backend import Backend
+from nasact.tracking.backoff import Backoff
 from nasact.tracking.events import (
     ComparisonFinished,
     Event,
+    MetricPoint,
     ModelReady,
-    Point,
     StudyFinished,
     StudyStarted,
     TrialFinished,
     TrialStarted,
-    files_of,
-    now,
+    now_ms,
+    staged_folder,
 )
-from nasact.tracking.sanitise import clean_name, numbers, param_value
-from nasact.tracking.spool import Spool, TrialLog
-from nasact.tracking.tracker import Figures, RunIds, StudyInfo
+from nasact.tracking.sanitise import param_value, to_floats
+from nasact.tracking.spool import Spool
+from nasact.tracking.staging import StagingArea
+from nasact.tracking.tracker import RenderFigures, RunIds, StudyInfo
+from nasact.tracking.trial_log import TrialLog
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,55 +44,26 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Backend(Protocol):
-    """A store, as the durable tracker sees it."""
-
-    @property
-    def uri(self) -> str:
-        """Address of the store, as a user would pass it to --tracking-uri."""
-
-    @property
-    def run_ids(self) -> RunIds: ...
-
-    def bind(self, info: StudyInfo) -> None:
-        """Which study the events belong to. Touches no store."""
-
-    def deliver(self, event: Event) -> str | None:
-        """Store one event, also if it, or a part of it, is there already."""
-
-    def alive(self) -> bool:
-        """Whether the store answers. Never raises."""
-
-    def forget(self) -> None:
-        """What was known of the store may be wrong: look it up again."""
-
-    def find_model(self, name: str, alias: str, digest: str) -> str | None:
-        """Where the study's network of this digest can be loaded from, if it is registered as `name`@`alias`."""
-
-    def save_model(self, module: nn.Module, example: Tensor, folder: Path) -> None:
-        """Write the network into `folder` as the store wants it."""
-
-
-def never_fatal(method: Callable[P, R]) -> Callable[P, R | None]:
-    """A method whose failure is one warning: no tracking is worth a training."""
+def warn_on_failure(method: Callable[P, R]) -> Callable[P, R | None]:
+    """Turn an exception of `method` into one warning and None: no tracking error is worth losing a training for."""
 
     @functools.wraps(method)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return method(*args, **kwargs)
         except Exception as error:
-            logger.warning("tracking: %s failed and is left out (%s)", method.__name__, error_line(error, 200))
+            logger.warning("tracking: %s failed and is skipped (%s)", method.__name__, error_line(error, 200))
             return None
 
     return guarded
 
 
-class _StoreLost(Exception):
-    """The store behind the tracker does not answer, whatever is asked."""
+class _StoreUnreachable(Exception):
+    """The store does not answer at all, unlike a store that rejects one event."""
 
 
 class OutboxTracker:
-    """A `Tracker` over a `Backend`; its files are in `directory`/tracking."""
+    """A `Tracker` that delivers to a `Backend`; its own files are in `directory`/tracking."""
 
     def __init__(
         self,
@@ -100,17 +73,14 @@ class OutboxTracker:
         retry_after: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A store that failed is left alone for `retry_after` seconds, then twice as long, up to ten minutes."""
+        """`retry_after`: seconds before an unreachable store is contacted again; doubled each time, at most 600."""
         self._backend = backend
-        self._folder = Path(directory).resolve() / "tracking"
-        self._staged = self._folder / "staged"
-        self._spool = Spool(self._folder / "spool.jsonl")
-        self._trials = TrialLog(self._folder)
-        self._retry_after = retry_after
-        self._clock = clock
-        self._wait = 0.0
-        self._retry_at = float("-inf")
-        self._set_aside: set[int] = set()
+        folder = Path(directory).resolve() / "tracking"
+        self._staging = StagingArea(folder / "staged")
+        self._spool = Spool(folder / "spool.jsonl")
+        self._trials = TrialLog(folder)
+        self._backoff = Backoff(retry_after, clock)
+        self._rejected: set[int] = set()
 
     @property
     def tracking_uri(self) -> str | None:
@@ -121,18 +91,18 @@ class OutboxTracker:
         return self._backend.run_ids
 
     @property
-    def waiting(self) -> int:
-        """How many events the store has not confirmed."""
+    def pending_count(self) -> int:
+        """Number of events that the store has not confirmed."""
         return len(self._spool)
 
-    @never_fatal
+    @warn_on_failure
     def study_started(self, info: StudyInfo) -> None:
-        self._backend.bind(info)
-        self._sweep()
+        self._backend.set_study(info)
+        self._staging.remove_orphans({staged_folder(event) for _, event in self._spool.pending()})
         tags = {str(name): str(value) for name, value in info.tags.items()}
-        self._submit(StudyStarted(yaml=info.yaml, tags=tags, time=now()), force=True)
+        self._submit(StudyStarted(yaml=info.yaml, tags=tags, time=now_ms()), force=True)
 
-    @never_fatal
+    @warn_on_failure
     def trial_started(self, number: int, key: str, params: Mapping[str, object]) -> None:
         values = {str(name): param_value(value) for name, value in params.items()}
         try:
@@ -146,22 +116,22 @@ class OutboxTracker:
             trial = self._trials.get(number)
         self._submit(TrialStarted(number=number, key=key, params=values, time=trial.started))
 
-    @never_fatal
+    @warn_on_failure
     def trial_report(self, number: int, report: Mapping[str, Any]) -> None:
-        self._trials.report(number, str(report["phase"]), int(report["epoch"]), numbers(report["metrics"]))
+        self._trials.add_report(number, str(report["phase"]), int(report["epoch"]), to_floats(report["metrics"]))
 
-    @never_fatal
+    @warn_on_failure
     def trial_finished(
         self,
         number: int,
         status: str,
         metrics: Mapping[str, float],
         texts: Mapping[str, str],
-        figures: Figures | None,
+        figures: RenderFigures | None,
         reason: str | None,
     ) -> None:
         trial = self._trials.get(number)
-        time = now()
+        time = now_ms()
         event = TrialFinished(
             number=number,
             key=trial.key,
@@ -171,56 +141,57 @@ class OutboxTracker:
             status=status,
             reason=reason,
             points=(*trial.points.values(), *_final_points(metrics, time)),
-            files=self._stage(f"trial-{number}", texts, figures),
+            files=self._staging.write(f"trial-{number}", texts, figures),
         )
         self._submit(event)
         self._trials.close(number)
 
-    @never_fatal
+    @warn_on_failure
     def comparison_finished(
-        self, metrics: Mapping[str, float], texts: Mapping[str, str], figures: Figures | None
+        self, metrics: Mapping[str, float], texts: Mapping[str, str], figures: RenderFigures | None
     ) -> None:
-        time = now()
-        files = self._stage("comparison", texts, figures)
+        time = now_ms()
+        files = self._staging.write("comparison", texts, figures)
         self._submit(ComparisonFinished(points=_final_points(metrics, time), files=files, time=time))
 
-    @never_fatal
-    def model(self, module: nn.Module, example: Tensor, name: str, alias: str = "champion") -> str | None:
-        there = self._find_model(name, alias, digest(module))
-        if there is not None:
-            return there
-        folder = self._new_folder("model")
+    @warn_on_failure
+    def register_model(self, module: nn.Module, example: Tensor, name: str, alias: str = "champion") -> str | None:
+        digest = network_digest(module)
+        registered = self._find_model(name, alias, digest)
+        if registered is not None:
+            return registered
+        folder = self._staging.new_folder("model")
         try:
             self._backend.save_model(module, example, folder)
         except Exception:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._staging.remove(folder.name)
             raise
         return self._submit(
-            ModelReady(name=name, alias=alias, digest=digest(module), files=folder.name, time=now()), force=True
+            ModelReady(name=name, alias=alias, digest=digest, files=folder.name, time=now_ms()), force=True
         )
 
-    @never_fatal
+    @warn_on_failure
     def study_finished(self, status: str) -> None:
-        self._submit(StudyFinished(status=status, time=now()), force=True)
+        self._submit(StudyFinished(status=status, time=now_ms()), force=True)
         if status == "complete":
             self._trials.clear()
         if self._spool.pending():
             logger.warning(
-                "tracking: %d events wait in %s; running the same study again delivers them",
+                "tracking: %d events wait in %s; run the same study again to deliver them",
                 len(self._spool),
                 self._spool.path,
             )
 
     def _find_model(self, name: str, alias: str, digest: str) -> str | None:
-        """Saving a model takes seconds: not for one that the store holds. A store that is down has nothing."""
+        """Address of the network if it is registered already, because saving it takes seconds; None if unknown."""
         try:
             return self._backend.find_model(name, alias, digest)
         except Exception:
-            self._backend.forget()
+            self._backend.clear_cache()
             return None
 
     def _submit(self, event: Event, *, force: bool = False) -> str | None:
-        """Keep the event, then deliver everything that waits; `force`: even if the store failed just now."""
+        """Write the event to the spool, then deliver all pending events; `force`: even during a backoff."""
         try:
             number = self._spool.append(event)
         except OSError as error:
@@ -229,126 +200,87 @@ class OutboxTracker:
         return self._deliver_pending(force=force).get(number)
 
     def _deliver_pending(self, *, force: bool) -> dict[int, str | None]:
-        """Deliver in order. Where the store is down, stop; where it only rejects one event, set that one aside."""
+        """Deliver in order until the store is unreachable. An event that it rejects waits for the next `force`."""
         results: dict[int, str | None] = {}
-        if not force and self._clock() < self._retry_at:
+        if not (force or self._backoff.is_due):
             return results
         for number, event in self._spool.pending():
-            if number in self._set_aside and not force:
+            if number in self._rejected and not force:
                 continue
             try:
                 results[number] = self._deliver(event)
-            except _StoreLost as error:
-                self._store_lost(error)
+            except _StoreUnreachable as error:
+                self._backoff.record_failure()
+                logger.warning(
+                    "tracking: the store does not answer, training goes on, %d events wait in %s (%s)",
+                    len(self._spool),
+                    self._spool.path,
+                    error,
+                )
                 return results
             except Exception as error:
-                if number not in self._set_aside:
-                    logger.warning("tracking: %s is kept for later (%s)", type(event).__name__, error_line(error, 200))
-                self._set_aside.add(number)
+                if number not in self._rejected:
+                    kind = type(event).__name__
+                    logger.warning(
+                        "tracking: the store rejected %s, which is kept and sent again later (%s)",
+                        kind,
+                        error_line(error, 200),
+                    )
+                self._rejected.add(number)
             else:
                 self._confirm(number, event)
-        self._store_answers()
+        if self._backoff.failing:
+            logger.info("tracking: the store answers again")
+        self._backoff.record_success()
         return results
 
     def _deliver(self, event: Event) -> str | None:
-        """Once, and once more where the store answers after all: its runs may only have to be looked up again."""
-        # Events name their folder without its place, so that a study's directory may be moved while they wait.
+        """Deliver with one retry if the store is reachable: the first attempt may have used stale knowledge of it."""
         if not isinstance(event, StudyStarted | TrialStarted | StudyFinished) and event.files is not None:
-            event = replace(event, files=str(self._staged / event.files))
+            event = replace(event, files=str(self._staging.path(event.files)))
         try:
             return self._attempt(event)
         except Exception as error:
-            if not self._backend.alive():
-                raise _StoreLost(error_line(error, 200)) from error
+            if not self._backend.is_reachable():
+                raise _StoreUnreachable(error_line(error, 200)) from error
             return self._attempt(event)
 
     def _attempt(self, event: Event) -> str | None:
         try:
             return self._backend.deliver(event)
         except BaseException:
-            # Also after Ctrl-C: a run that was made, but not noted, must be found and not made again.
-            self._backend.forget()
+            # Also after Ctrl-C: the store may have created a run whose id was not noted. It must be found, not created
+            # again.
+            self._backend.clear_cache()
             raise
 
     def _confirm(self, number: int, event: Event) -> None:
-        self._set_aside.discard(number)
+        self._rejected.discard(number)
         try:
-            self._spool.done(number)
+            self._spool.confirm(number)
         except OSError as error:
             # The event will be delivered again, which changes nothing.
             logger.warning("tracking: %s could not be written (%s)", self._spool.path, error_line(error, 200))
-        files = files_of(event)
-        if files is not None:
-            shutil.rmtree(self._staged / files, ignore_errors=True)
-
-    def _sweep(self) -> None:
-        """Remove staged folders that a killed process left before it could tell of them."""
-        awaited = {files_of(event) for _, event in self._spool.pending()}
-        for folder in self._staged.glob("*"):
-            if folder.name not in awaited:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _store_lost(self, error: Exception) -> None:
-        self._wait = min(max(2 * self._wait, self._retry_after), 600.0)
-        self._retry_at = self._clock() + self._wait
-        logger.warning(
-            "tracking: the store does not answer, training goes on, %d events wait in %s (%s)",
-            len(self._spool),
-            self._spool.path,
-            error,
-        )
-
-    def _store_answers(self) -> None:
-        if self._wait:
-            logger.info("tracking: the store answers again")
-        self._wait = 0.0
-        self._retry_at = float("-inf")
-
-    def _new_folder(self, name: str) -> Path:
-        self._staged.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._staged))
-
-    def _stage(self, name: str, texts: Mapping[str, str], figures: Figures | None) -> str | None:
-        """Write artifacts where they wait for the store; what cannot be rendered or written is left out."""
-        contents = {clean_name(file): text.encode() for file, text in texts.items()}
-        try:
-            rendered = figures() if figures is not None else {}
-            contents |= {_png(clean_name(file)): image for file, image in rendered.items()}
-        except Exception as error:
-            logger.warning("tracking: the figures of %s are left out (%s)", name, error_line(error, 200))
-        if not contents:
-            return None
-        try:
-            folder = self._new_folder(name)
-            for file, content in contents.items():
-                path = folder / file
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-        except OSError as error:
-            logger.warning("tracking: the files of %s are left out (%s)", name, error_line(error, 200))
-            return None
-        return folder.name
+        folder = staged_folder(event)
+        if folder is not None:
+            self._staging.remove(folder)
 
 
-def _png(file: str) -> str:
-    return file if "." in file.rsplit("/", 1)[-1] else f"{file}.png"
+def _final_points(metrics: Mapping[str, float], time: int) -> tuple[MetricPoint, ...]:
+    return tuple(MetricPoint(name=name, value=value, step=0, time=time) for name, value in to_floats(metrics).items())
 
 
-def _final_points(metrics: Mapping[str, float], time: int) -> tuple[Point, ...]:
-    return tuple(Point(name=name, value=value, step=0, time=time) for name, value in numbers(metrics).items())
-
-
-def digest(module: nn.Module) -> str:
-    """A fingerprint of a network's tensors and their names."""
+def network_digest(module: nn.Module) -> str:
+    """SHA-256 (its first 32 hexadecimal digits) of the names, shapes, dtypes and values of a network's tensors."""
     import torch
 
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        found.update(f"{name}\n".encode())
+        sha256.update(f"{name}\n".encode())
         if isinstance(value, torch.Tensor):
-            found.update(f"{tuple(value.shape)} {value.dtype}\n".encode())
+            sha256.update(f"{tuple(value.shape)} {value.dtype}\n".encode())
             flat = value.detach().cpu().contiguous().reshape(-1)
-            found.update(flat.view(torch.uint8).numpy().tobytes())
+            sha256.update(flat.view(torch.uint8).numpy().tobytes())
         else:
-            found.update(repr(value).encode())
-    return found.hexdigest()[:32]
+            sha256.update(repr(value).encode())
+    return sha256.hexdigest()[:32]

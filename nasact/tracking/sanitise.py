@@ -1,4 +1,4 @@
-"""What a tracking store accepts: names without odd characters, values of bounded length, finite numbers.
+"""Values in the form that a tracking store accepts: restricted names, texts of bounded length, numbers as floats.
 
 Pure functions on strings and numbers; knows no store.
 """
@@ -13,24 +13,25 @@ from typing import SupportsFloat
 MAX_NAME = 250
 MAX_PARAM = 6000
 MAX_TAG = 5000
+"""Characters that MLflow accepts in a name, in a parameter's value and in a tag's value."""
 
-_CLIMB = re.compile(r"^\.\.+|^\.$")
-_ODD = re.compile(r"[^A-Za-z0-9_\-. :/]")
+_DOTS = re.compile(r"^\.\.+|^\.$")
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 
 def clean_name(name: object, *, length: int = MAX_NAME) -> str:
-    """`name` with what a metric, parameter or file name may hold: `loss(val)` -> `loss_val_`.
+    """`name` with only the characters of a metric, parameter or file name: `loss(val)` -> `loss_val_`.
 
-    A slash groups metrics in the UI, so it stays, but never as an absolute path or one that climbs (`..`).
+    Slashes stay, because the UI groups metrics by them. The result is never an absolute path and has no part `..`.
     """
-    text = _ODD.sub("_", str(name)).strip()[:length]
+    text = _FORBIDDEN.sub("_", str(name)).strip()[:length]
     parts = [part.strip() for part in text.split("/") if part.strip()]
-    return "/".join(_CLIMB.sub(lambda dots: "_" * len(dots[0]), part) for part in parts) or "_"
+    return "/".join(_DOTS.sub(lambda dots: "_" * len(dots[0]), part) for part in parts) or "_"
 
 
 def clean_names(names: Iterable[str]) -> dict[str, str]:
-    """Each name with its clean form; two names never share one (`a(b)`, `a[b]` -> `a_b_`, `a_b__2`)."""
-    taken: dict[str, str] = {}
+    """Each name with its clean form; no two share one: `a(b)`, `a[b]` -> `a_b_`, `a_b__2`."""
+    taken: set[str] = set()
     result: dict[str, str] = {}
     for name in names:
         if name in result:
@@ -40,45 +41,45 @@ def clean_names(names: Iterable[str]) -> dict[str, str]:
         while clean in taken:
             count += 1
             clean = f"{base[: MAX_NAME - 8]}_{count}"
-        taken[clean] = name
+        taken.add(clean)
         result[name] = clean
     return result
 
 
 def clean_model_name(name: str) -> str:
-    """A name that both a logged and a registered model may have: no `/`, `:`, `.`, `%` or quotes."""
+    """`name` with only the characters of a logged and of a registered model: no `/`, `:`, `.`, `%` or quotes."""
     return re.sub(r"[^A-Za-z0-9_\- ]", "_", name).strip()[:MAX_NAME] or "_"
 
 
-def cut(text: str, length: int) -> str:
-    """`text`, or its beginning and three dots where it is too long."""
+def truncate(text: str, length: int) -> str:
+    """`text`, or its first `length - 3` characters and three dots; unlike `errors.one_line`, line breaks stay."""
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def param_value(value: object) -> str:
-    """A parameter as text: strings as they are, everything else as JSON, or `str` where JSON has no word for it."""
+    """A parameter as text: a string unchanged, anything else as JSON, or by `str` if JSON has no form for it."""
     if isinstance(value, str):
-        return cut(value, MAX_PARAM)
+        return truncate(value, MAX_PARAM)
     try:
         text = json.dumps(value)
     except (TypeError, ValueError):
         text = str(value)
-    return cut(text, MAX_PARAM)
+    return truncate(text, MAX_PARAM)
 
 
 def tag_values(tags: Mapping[str, object]) -> dict[str, str]:
-    """Tags as a store accepts them."""
-    return {clean_name(name): cut(str(value), MAX_TAG) for name, value in tags.items()}
+    """Tags with clean names and truncated values."""
+    return {clean_name(name): truncate(str(value), MAX_TAG) for name, value in tags.items()}
 
 
-def numbers(metrics: Mapping[str, SupportsFloat | None]) -> dict[str, float]:
+def to_floats(metrics: Mapping[str, SupportsFloat | None]) -> dict[str, float]:
     """The metrics that are numbers, as Python floats (zero-dimensional tensors and numpy scalars too)."""
-    found: dict[str, float] = {}
+    floats: dict[str, float] = {}
     for name, value in metrics.items():
         if value is None or isinstance(value, str):
             continue
         try:
-            found[str(name)] = float(value)
+            floats[str(name)] = float(value)
         except (TypeError, ValueError, RuntimeError):
             continue
-    return found
+    return floats

@@ -1,6 +1,6 @@
-"""What a tracker is: somebody who is told how a study goes, and must never stand in its way.
+"""The protocol of a tracker: it records what happens in a study and never interrupts it.
 
-The engine calls these methods in the order of the study; a tracker knows nothing of how trials are made. No method
+The study calls the methods in the order in which things happen. A tracker does not know how trials are run. No method
 raises once the tracker is built.
 """
 
@@ -13,30 +13,30 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Figures = Callable[[], Mapping[str, bytes]]
-"""Renders a study's plots when the tracker wants them: file name -> PNG bytes."""
+RenderFigures = Callable[[], Mapping[str, bytes]]
+"""Renders plots when the tracker needs them: file name -> PNG bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyInfo:
-    """Who a study is: its name, the fingerprint of its tree, the tree as resolved, and what produced it."""
+    """What identifies a study: its name, the fingerprint of its tree, the resolved tree as YAML, and its origin."""
 
     name: str
     fingerprint: str
     yaml: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Versions, `git` commit, `seed`, `command`: whatever a reader needs to run it again."""
+    """What a reader needs to run the study again: versions, `git` commit, `seed`, `command`."""
 
 
 class RunIds(TypedDict):
-    """The store's names for what was tracked; `study` is None as long as the store has not heard of it."""
+    """Ids of the runs in the store: of the study (None: not stored yet), and of each trial by its number."""
 
     study: str | None
     trials: dict[int, str]
 
 
 class Tracker(Protocol):
-    """One study's tracker."""
+    """The tracker of one study."""
 
     @property
     def tracking_uri(self) -> str | None:
@@ -46,13 +46,16 @@ class Tracker(Protocol):
     def run_ids(self) -> RunIds: ...
 
     def study_started(self, info: StudyInfo) -> None:
-        """The study begins or continues; leftovers of a killed process are put in order."""
+        """The study begins or continues; runs that a killed process left open are ended."""
 
     def trial_started(self, number: int, key: str, params: Mapping[str, object]) -> None:
-        """Trial `number` begins or continues; `key` names its configuration."""
+        """Trial `number` begins or continues; `key` identifies its configuration."""
 
     def trial_report(self, number: int, report: Mapping[str, Any]) -> None:
-        """`{"phase": "search" | "retrain", "epoch": int, "metrics": {name: number}}`; kept until the trial ends."""
+        """One epoch: `{"phase": "search" | "retrain", "epoch": int, "metrics": {name: number}}`.
+
+        Kept until the trial ends.
+        """
 
     def trial_finished(
         self,
@@ -60,18 +63,21 @@ class Tracker(Protocol):
         status: str,
         metrics: Mapping[str, float],
         texts: Mapping[str, str],
-        figures: Figures | None,
+        figures: RenderFigures | None,
         reason: str | None,
     ) -> None:
-        """The trial is `complete`, `pruned` or `failed` (then `reason` says why)."""
+        """The trial is `complete`, `pruned` or `failed` (then `reason` says why); `texts` by file name."""
 
     def comparison_finished(
-        self, metrics: Mapping[str, float], texts: Mapping[str, str], figures: Figures | None
+        self, metrics: Mapping[str, float], texts: Mapping[str, str], figures: RenderFigures | None
     ) -> None:
-        """The derived network was compared with its baselines: numbers, tables by file name, plots."""
+        """The derived network was compared with its baselines: metrics, `texts` by file name, plots."""
 
-    def model(self, module: nn.Module, example: Tensor, name: str, alias: str = "champion") -> str | None:
-        """Keep the final network and register it as `name`@`alias`; where it can be loaded from, if anywhere yet."""
+    def register_model(self, module: nn.Module, example: Tensor, name: str, alias: str = "champion") -> str | None:
+        """Store the final network and register it as `name`@`alias`. Its address; None if it is not stored (yet).
+
+        `example` (N, ...): a batch of inputs, N >= 1.
+        """
 
     def study_finished(self, status: str) -> None:
-        """The study is `complete`, `failed` or `interrupted`; after this no run of it is still running."""
+        """The study is `complete`, `failed` or `interrupted`; after this, none of its runs is still running."""

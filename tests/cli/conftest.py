@@ -103,12 +103,12 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
 @pytest.fixture
 def client_of() -> Callable[[Path], Any]:
     """MLflow's own client of the database that commands in a folder write to."""
-    from nasact.tracking.mlflow import quiet
+    from nasact.tracking.mlflow import silence_mlflow
 
     def client(folder: Path) -> Any:
         uri = f"sqlite:///{folder / 'mlflow.db'}"
         # MLflow makes libraries below it warn when it is imported and when it first meets a database
-        with quiet():
+        with silence_mlflow():
             import mlflow
 
             made = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -177,7 +177,7 @@ def test_mlflow_holds_the_study_as_documented(finished, client_of) -> None:
     import mlflow
     import torch
 
-    from nasact.tracking.mlflow import quiet
+    from nasact.tracking.mlflow import silence_mlflow
 
     document = finished.document
     uri = document["mlflow"]["tracking_uri"]
@@ -202,7 +202,7 @@ def test_mlflow_holds_the_study_as_documented(finished, client_of) -> None:
     assert {"study.yaml", "genotype.json", "comparison.txt"} <= names
     version = client.get_model_version_by_alias("tiny", "champion")
     assert version.run_id == parent
-    with quiet():
+    with silence_mlflow():
         network = mlflow.pyfunc.load_model(version.source)
         logits = network.predict(torch.zeros(5, 1, 8, 8).numpy())
     assert logits.shape == (5, 10)

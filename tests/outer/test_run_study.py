@@ -172,7 +172,9 @@ class Recorder(NullTracker):
         assert "test_accuracy/derived" in metrics
         self.figures.append(set(figures()))
 
-    def model(self, module: torch.nn.Module, example: torch.Tensor, name: str, alias: str = "champion") -> str | None:
+    def register_model(
+        self, module: torch.nn.Module, example: torch.Tensor, name: str, alias: str = "champion"
+    ) -> str | None:
         assert module(example).shape == (3, 10)
         self.calls.append(f"model {name}")
         return "models:/digits/1"

@@ -1,4 +1,4 @@
-"""A real MLflow database for every test (made once, copied after), and a study to play to a tracker."""
+"""A real MLflow database for every test (created once, then copied), and a study whose events a tracker receives."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from nasact.tracking import MLflowTracker, StudyInfo, Tracker
-from nasact.tracking.mlflow import quiet
+from nasact.tracking.mlflow import silence_mlflow
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(1000)
 
 
 @dataclass
 class Played:
-    """What `play` told a tracker."""
+    """What `play` reported to a tracker."""
 
     info: StudyInfo
     params: dict[str, Any]
@@ -28,7 +28,7 @@ class Played:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's schema: making one takes seconds, copying it nothing."""
+    """A database with MLflow's schema: creating one takes seconds, copying it does not."""
     folder = tmp_path_factory.mktemp("template")
     MLflowTracker(f"sqlite:///{folder}/mlflow.db", directory=folder / "run")
     return folder / "mlflow.db"
@@ -44,7 +44,7 @@ def database(template: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_tracker(database: Path, tmp_path: Path) -> Callable[..., MLflowTracker]:
-    """A new tracker, as a new process makes one: same store, same study directory."""
+    """Builds a new tracker, as a new process would: same store, same study directory."""
 
     def make(**options: Any) -> MLflowTracker:
         return MLflowTracker(f"sqlite:///{database}", directory=tmp_path / "study", **options)
@@ -64,7 +64,7 @@ def info() -> StudyInfo:
 
 @pytest.fixture
 def play_trial() -> Callable[..., None]:
-    """One trial, from its start to its end."""
+    """Reports one trial to a tracker, from start to end."""
 
     def play(
         tracker: Tracker, number: int, status: str = "complete", *, epochs: int = 3, params: Mapping[str, Any] = {}
@@ -87,9 +87,9 @@ def play_trial() -> Callable[..., None]:
 
 @pytest.fixture
 def play(info: StudyInfo, play_trial: Callable[..., None]) -> Callable[..., Played]:
-    """A whole study: a complete, a pruned and a failed trial, and the comparison."""
+    """Reports a whole study to a tracker: a complete, a pruned and a failed trial, and the comparison."""
 
-    def whole(tracker: Tracker) -> Played:
+    def play_study(tracker: Tracker) -> Played:
         tracker.study_started(info)
         statuses = {0: "complete", 1: "pruned", 2: "failed"}
         for number, status in statuses.items():
@@ -102,12 +102,12 @@ def play(info: StudyInfo, play_trial: Callable[..., None]) -> Callable[..., Play
         tracker.study_finished("complete")
         return Played(info, {"search.epochs": 3}, 3, statuses)
 
-    return whole
+    return play_study
 
 
 @dataclass
 class Store:
-    """What a store holds, read by a client of its own."""
+    """The content of a store, read by a separate client."""
 
     client: Any
 
@@ -120,7 +120,7 @@ class Store:
         return run
 
     def trials(self) -> dict[int, Any]:
-        """The trials' runs by number; each number once."""
+        """The runs of the trials by number; asserts that no number occurs twice."""
         runs = [run for run in self.runs() if run.data.tags["nasact.kind"] == "trial"]
         numbers = [int(run.data.tags["nasact.trial"]) for run in runs]
         assert len(set(numbers)) == len(numbers)
@@ -140,8 +140,8 @@ class Store:
 @pytest.fixture
 def read_store() -> Callable[[str], Store]:
     def read(uri: str) -> Store:
-        # MLflow's first contact with a store warns about itself, whoever makes it.
-        with quiet():
+        # MLflow emits warnings when a process contacts a store for the first time.
+        with silence_mlflow():
             from mlflow import MlflowClient
 
             client = MlflowClient(uri, registry_uri=uri)

@@ -1,4 +1,4 @@
-"""What every tracker does: it takes a whole study, in any order, and never raises."""
+"""Conformance suite of trackers: each accepts the calls of a whole study, in any order, and never raises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nasact.tracking import MLflowTracker, NullTracker, StudyInfo, Tracker
-from nasact.tracking.database import parse_address
+from nasact.tracking.address import parse_address
 
 KINDS = ("null", "mlflow on sqlite", "mlflow on a server that is away")
 
@@ -20,11 +20,11 @@ def tracker(request: pytest.FixtureRequest, make_tracker: Callable[..., MLflowTr
         return NullTracker()
     if request.param == "mlflow on sqlite":
         return make_tracker()
-    # Port 9 (discard) of the loopback: nobody listens there.
+    # Port 9 (discard) of the loopback interface: no process listens on it.
     return MLflowTracker("http://127.0.0.1:9", directory=tmp_path / "study")
 
 
-def test_takes_a_whole_study(tracker: Tracker, play: Callable[..., Any]) -> None:
+def test_accepts_a_whole_study(tracker: Tracker, play: Callable[..., Any]) -> None:
     play(tracker)
     assert set(tracker.run_ids) == {"study", "trials"}
 
@@ -44,7 +44,7 @@ def test_tracking_uri_stays_the_same_while_a_study_runs(tracker: Tracker, info: 
     assert tracker.tracking_uri == before
 
 
-def test_takes_calls_out_of_order(tracker: Tracker, info: StudyInfo) -> None:
+def test_accepts_calls_out_of_order(tracker: Tracker, info: StudyInfo) -> None:
     tracker.trial_report(7, {"phase": "search", "epoch": 1, "metrics": {"loss": 1.0}})
     tracker.trial_finished(7, "complete", {}, {}, None, None)
     tracker.study_started(info)
@@ -52,7 +52,7 @@ def test_takes_calls_out_of_order(tracker: Tracker, info: StudyInfo) -> None:
     tracker.study_finished("interrupted")
 
 
-def test_takes_odd_values(tracker: Tracker, info: StudyInfo) -> None:
+def test_accepts_odd_values(tracker: Tracker, info: StudyInfo) -> None:
     tracker.study_started(info)
     tracker.trial_started(0, "k" * 9000, {"a/../b": None, "": [1, 2], "c(x)": "v" * 9000, "c[x]": object()})
     metrics: dict[str, Any] = {"a": float("nan"), "b": float("inf"), "c": torch.tensor(1.0), "d": None, "%": 1}
@@ -61,11 +61,11 @@ def test_takes_odd_values(tracker: Tracker, info: StudyInfo) -> None:
     tracker.study_finished("failed")
 
 
-def test_a_network_that_cannot_be_kept_is_only_a_warning(tracker: Tracker, info: StudyInfo) -> None:
+def test_a_network_that_cannot_be_saved_is_only_a_warning(tracker: Tracker, info: StudyInfo) -> None:
     class Branches(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum().item() > 0 else -x
 
     tracker.study_started(info)
-    assert tracker.model(Branches(), torch.ones(2, 3), "odd") is None
+    assert tracker.register_model(Branches(), torch.ones(2, 3), "odd") is None
     tracker.study_finished("complete")

@@ -1,4 +1,4 @@
-"""A process that is killed at any of its calls to the store: the next one makes the study whole, with nothing twice."""
+"""A process is killed at any of its calls to the store: the next one completes the study, with nothing stored twice."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CALLS = 24
 
 
 class Killed(BaseException):
-    """SIGKILL, as far as the code that is running can tell: nothing handles it."""
+    """Stands for SIGKILL: no code handles it."""
 
 
 class KillingClient:
-    """MLflow's own client, until call number `at`: as it returns, the process ends."""
+    """MLflow's client, which raises `Killed` after call number `at` has reached the store."""
 
     def __init__(self, client: Any, at: int) -> None:
         self._client, self._at = client, at
@@ -52,7 +52,7 @@ def _steps_until_killed(steps: list[Callable[[], None]]) -> int:
             step()
         except Killed:
             return done
-    raise AssertionError("nobody was killed")
+    raise AssertionError("the client did not raise Killed")
 
 
 def _calls_of_a_whole_study(make_tracker: Make, info: StudyInfo, play_trial: Callable[..., None]) -> list[str]:
@@ -65,7 +65,7 @@ def _calls_of_a_whole_study(make_tracker: Make, info: StudyInfo, play_trial: Cal
 
 
 @pytest.mark.parametrize("at", range(1, CALLS + 1))
-def test_a_process_killed_at_any_call_loses_nothing_and_doubles_nothing(
+def test_a_process_killed_at_any_call_loses_nothing_and_stores_nothing_twice(
     at: int, make_tracker: Make, info: StudyInfo, play_trial: Callable[..., None], store: Any
 ) -> None:
     tracker = make_tracker()
@@ -77,7 +77,7 @@ def test_a_process_killed_at_any_call_loses_nothing_and_doubles_nothing(
     steps[0]()
     for step in steps[max(done, 1) :]:
         step()
-    assert again.waiting == 0
+    assert again.pending_count == 0
     assert store.study().info.status == "FINISHED"
     trials = store.trials()
     assert {n: run.info.status for n, run in trials.items()} == {0: "FINISHED", 1: "KILLED"}
@@ -89,6 +89,6 @@ def test_a_process_killed_at_any_call_loses_nothing_and_doubles_nothing(
     assert store.history(store.study(), "test_accuracy/derived") == [(0, 0.95)]
 
 
-def test_every_call_of_a_study_is_tried(make_tracker: Make, info: StudyInfo, play_trial: Callable[..., None]) -> None:
+def test_every_call_of_a_study_is_a_case(make_tracker: Make, info: StudyInfo, play_trial: Callable[..., None]) -> None:
     calls = _calls_of_a_whole_study(make_tracker, info, play_trial)
     assert len(calls) == CALLS, calls

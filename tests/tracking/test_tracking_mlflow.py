@@ -1,4 +1,4 @@
-"""A study in MLflow: what is stored, how it continues, and that an outage loses nothing and doubles nothing."""
+"""A study in MLflow: what is stored, how it continues, and that an outage loses nothing and stores nothing twice."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_trial_has_its_parameters_epochs_files_and_status(
     assert all(run.info.end_time >= run.info.start_time for run in trials.values())
 
 
-def test_artifacts_lie_beside_the_database_wherever_the_command_is_run(
+def test_artifacts_are_next_to_the_database_whatever_the_current_directory(
     database: Path, make_tracker: Make, play: Callable[..., Any], store: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -74,7 +74,7 @@ def test_artifacts_lie_beside_the_database_wherever_the_command_is_run(
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_numbers_that_are_not_finite_are_named_in_a_tag(make_tracker: Make, info: StudyInfo, store: Any) -> None:
+def test_values_that_are_not_finite_are_listed_in_a_tag(make_tracker: Make, info: StudyInfo, store: Any) -> None:
     tracker = make_tracker()
     tracker.study_started(info)
     tracker.trial_started(0, "k", {})
@@ -86,14 +86,16 @@ def test_numbers_that_are_not_finite_are_named_in_a_tag(make_tracker: Make, info
     assert run.data.tags["nasact.not_finite"] == "search/loss@2=inf, search/loss@3=nan"
 
 
-def test_more_than_mlflow_takes_in_one_call_all_arrives(make_tracker: Make, info: StudyInfo, store: Any) -> None:
+def test_more_than_one_call_of_mlflow_accepts_is_stored_completely(
+    make_tracker: Make, info: StudyInfo, store: Any
+) -> None:
     tracker = make_tracker()
     tracker.study_started(info)
     tracker.trial_started(0, "k", {f"p{i}": i for i in range(250)} | {"long": "x" * 10_000})
     for epoch in range(1, 101):
         tracker.trial_report(0, {"phase": "search", "epoch": epoch, "metrics": {f"m{i}": epoch for i in range(25)}})
     tracker.trial_finished(0, "complete", {}, {}, None, None)
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0
     (run,) = store.trials().values()
     assert len(run.data.params) == 251
     assert len(run.data.params["long"]) == 6000
@@ -109,7 +111,7 @@ def test_the_same_study_again_continues_its_runs(
     play_trial(first, 0)
     first.trial_started(1, "key-1", {"search.epochs": 3, "search.lr": 0.01})
     first.trial_report(1, {"phase": "search", "epoch": 1, "metrics": {"loss": 1.0}})
-    # The process is killed here; the next one continues trial 1 at its second epoch.
+    # The process is killed here; the next one continues trial 1 at the second epoch.
     second = make_tracker()
     second.study_started(info)
     assert store.trials()[1].info.status == "KILLED"
@@ -125,7 +127,7 @@ def test_the_same_study_again_continues_its_runs(
     assert {run.info.status for run in store.runs()} == {"FINISHED"}
 
 
-def test_a_study_done_twice_in_the_same_place_is_stored_once(
+def test_a_study_run_twice_in_the_same_directory_is_stored_once(
     make_tracker: Make, play: Callable[..., Any], store: Any, tmp_path: Path
 ) -> None:
     play(make_tracker())
@@ -173,7 +175,7 @@ def test_after_the_study_no_run_of_it_is_running(
 
 
 @pytest.mark.parametrize("deleted", ["study", "trial"])
-def test_a_run_deleted_in_the_ui_is_made_again(
+def test_a_run_deleted_in_the_ui_is_created_again(
     deleted: str, make_tracker: Make, info: StudyInfo, play_trial: Callable[..., None], store: Any
 ) -> None:
     first = make_tracker()
@@ -184,24 +186,22 @@ def test_a_run_deleted_in_the_ui_is_made_again(
     again.study_started(info)
     play_trial(again, 0)
     again.study_finished("complete")
-    assert again.waiting == 0
+    assert again.pending_count == 0
     assert (again.run_ids["study"] != first.run_ids["study"]) is (deleted == "study")
     assert again.run_ids["trials"][0] != first.run_ids["trials"][0]
 
 
-def test_an_experiment_deleted_in_the_ui_is_taken_out_of_the_bin(
-    make_tracker: Make, info: StudyInfo, store: Any
-) -> None:
+def test_an_experiment_deleted_in_the_ui_is_restored(make_tracker: Make, info: StudyInfo, store: Any) -> None:
     first = make_tracker()
     first.study_started(info)
     store.client.delete_experiment(store.study().info.experiment_id)
     again = make_tracker()
     again.study_started(info)
-    assert again.waiting == 0
+    assert again.pending_count == 0
     assert store.study().info.run_id == first.run_ids["study"]
 
 
-def _folder_instead(path: Path) -> Callable[[], object]:
+def _replaced_by_a_folder(path: Path) -> Callable[[], object]:
     path.rename(path.with_suffix(".away"))
     path.mkdir()
 
@@ -232,12 +232,17 @@ def _moved_away(path: Path) -> Callable[[], object]:
     return lambda: path.with_suffix(".away").replace(path)
 
 
-DAMAGE = {"folder": _folder_instead, "table": _table_dropped, "overwritten": _overwritten, "moved away": _moved_away}
+DAMAGE = {
+    "folder": _replaced_by_a_folder,
+    "table": _table_dropped,
+    "overwritten": _overwritten,
+    "moved away": _moved_away,
+}
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["same process", "next process"])
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_an_outage_loses_nothing_and_doubles_nothing(
+def test_an_outage_loses_nothing_and_stores_nothing_twice(
     damage: str,
     restart: bool,
     database: Path,
@@ -254,7 +259,7 @@ def test_an_outage_loses_nothing_and_doubles_nothing(
     restore = DAMAGE[damage](database)
     play_trial(tracker, 1)
     play_trial(tracker, 2, "failed")
-    assert tracker.waiting > 0
+    assert tracker.pending_count > 0
     assert "tracking:" in caplog.text
     if restart:
         tracker.study_finished("interrupted")
@@ -264,7 +269,7 @@ def test_an_outage_loses_nothing_and_doubles_nothing(
     else:
         restore()
     tracker.study_finished("complete")
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0
     trials = store.trials()
     assert {n: run.info.status for n, run in trials.items()} == {0: "FINISHED", 1: "FINISHED", 2: "FAILED"}
     assert store.study().info.status == "FINISHED"
@@ -275,7 +280,7 @@ def test_an_outage_loses_nothing_and_doubles_nothing(
         assert run.data.params == {"search.epochs": "3", "search.lr": str(0.01 * number)}
 
 
-def test_a_database_deleted_in_the_middle_is_made_anew_by_the_next_process(
+def test_a_database_deleted_during_a_study_is_created_again_by_the_next_process(
     database: Path, make_tracker: Make, info: StudyInfo, play_trial: Callable[..., None], store: Any
 ) -> None:
     tracker = make_tracker()
@@ -288,7 +293,7 @@ def test_a_database_deleted_in_the_middle_is_made_anew_by_the_next_process(
     tracker = make_tracker()
     tracker.study_started(info)
     tracker.study_finished("complete")
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0
     assert list(store.trials()) == [1]
     assert store.study().info.status == "FINISHED"
 
@@ -324,8 +329,8 @@ def test_a_killed_process_leaves_nothing_running(
     assert {run.info.status for run in store.runs()} == {"FINISHED"}
 
 
-def test_a_trial_costs_little(make_tracker: Make, info: StudyInfo) -> None:
-    """The claim is 0.3 s (benchmarks/tracking.py measures it); a busy machine gets more, and the best of 5 counts."""
+def test_tracking_a_trial_takes_less_than_a_second(make_tracker: Make, info: StudyInfo) -> None:
+    """The documented cost is 0.3 s (benchmarks/tracking.py measures it). The bound leaves room for a busy machine."""
     tracker = make_tracker()
     tracker.study_started(info)
     best = math.inf
@@ -338,11 +343,11 @@ def test_a_trial_costs_little(make_tracker: Make, info: StudyInfo) -> None:
             tracker.trial_report(number, {"phase": "search", "epoch": epoch, "metrics": metrics})
         tracker.trial_finished(number, "complete", {"acc": 0.9}, {"genotype.json": "{}"}, lambda: figures, None)
         best = min(best, time.perf_counter() - start)
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0
     assert best < 1.0
 
 
-def test_nothing_of_mlflow_is_imported_or_said_before_it_is_needed(tmp_path: Path) -> None:
+def test_importing_nasact_tracking_imports_no_mlflow_and_warns_of_nothing(tmp_path: Path) -> None:
     code = "import sys, nasact.tracking; assert not {'mlflow', 'torch', 'sqlalchemy'} & set(sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path, env=environment)

@@ -1,4 +1,4 @@
-"""The final network in the registry: anyone with torch can load it, for any batch size, and it computes the same."""
+"""The final network in the registry: it loads with torch only, for any batch size, and computes the same outputs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_derived_network_is_registered_and_reloaded_without_nasact(
     tracker = make_tracker()
     tracker.study_started(info)
     module = _derived().train()
-    address = tracker.model(module, torch.randn(1, 1, 8, 8), "nasact-digits")
+    address = tracker.register_model(module, torch.randn(1, 1, 8, 8), "nasact-digits")
     assert address == "models:/nasact-digits/1"
     assert module.training
     assert capfd.readouterr().out == ""
@@ -76,32 +76,32 @@ def test_the_same_network_is_registered_once_and_a_better_one_becomes_champion(
     first, better = nn.Linear(3, 2), nn.Linear(3, 2)
     tracker = make_tracker()
     tracker.study_started(info)
-    assert tracker.model(first, torch.ones(2, 3), "net") == "models:/net/1"
-    assert make_and_model(make_tracker, info, first) == "models:/net/1"
+    assert tracker.register_model(first, torch.ones(2, 3), "net") == "models:/net/1"
+    assert register_in_a_new_tracker(make_tracker, info, first) == "models:/net/1"
     assert champion() == "1"
-    assert tracker.model(better, torch.ones(5, 3), "net") == "models:/net/2"
+    assert tracker.register_model(better, torch.ones(5, 3), "net") == "models:/net/2"
     assert champion() == "2"
     assert len(store.client.search_logged_models(["1"])) == 2
 
 
-def make_and_model(make_tracker: Make, info: StudyInfo, module: nn.Module) -> str | None:
+def register_in_a_new_tracker(make_tracker: Make, info: StudyInfo, module: nn.Module) -> str | None:
     tracker = make_tracker()
     tracker.study_started(info)
-    return tracker.model(module, torch.ones(2, 3), "net")
+    return tracker.register_model(module, torch.ones(2, 3), "net")
 
 
-def test_a_network_waits_for_a_store_that_is_away(
+def test_a_network_is_registered_when_an_unreachable_store_is_back(
     make_tracker: Make, database: Path, info: StudyInfo, store: Any
 ) -> None:
     tracker = make_tracker()
     tracker.study_started(info)
     database.rename(database.with_suffix(".away"))
-    assert tracker.model(nn.Linear(3, 2), torch.ones(2, 3), "net") is None
+    assert tracker.register_model(nn.Linear(3, 2), torch.ones(2, 3), "net") is None
     tracker.study_finished("complete")
     database.with_suffix(".away").rename(database)
     again = make_tracker()
     again.study_started(info)
-    assert again.waiting == 0
+    assert again.pending_count == 0
     version = store.client.get_model_version_by_alias("net", "champion")
     assert version.run_id == store.study().info.run_id
     (model,) = store.client.search_logged_models(["1"])
@@ -112,6 +112,6 @@ def test_a_network_waits_for_a_store_that_is_away(
 def test_odd_names_of_networks_are_cleaned(name: str, make_tracker: Make, info: StudyInfo) -> None:
     tracker = make_tracker()
     tracker.study_started(info)
-    address = tracker.model(nn.Linear(3, 2), torch.ones(2, 3), name)
+    address = tracker.register_model(nn.Linear(3, 2), torch.ones(2, 3), name)
     assert address is not None
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0

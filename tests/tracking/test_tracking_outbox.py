@@ -1,4 +1,4 @@
-"""Whatever the store does, training goes on and every event arrives in the end."""
+"""Whatever the store does, no call raises, and every event is delivered in the end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nasact.tracking import RunIds, StudyInfo
-from nasact.tracking.events import Event, StudyFinished, TrialFinished, TrialStarted, files_of
+from nasact.tracking.events import Event, StudyFinished, TrialFinished, TrialStarted, staged_folder
 from nasact.tracking.outbox import OutboxTracker
 
 INFO = StudyInfo(name="s", fingerprint="f", yaml="name: s\n")
 
 
 class ListStore:
-    """A store in memory that fails as it is told to: `up`, and which kinds of event it `refuses`."""
+    """A store in memory. `up`: whether it answers; `refuses`: types of event that it rejects; `fails_next`: a stack."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -28,7 +28,7 @@ class ListStore:
         self.refuses: tuple[type, ...] = ()
         self.fails_next: list[bool] = []
         self.attempts = 0
-        self.forgotten = 0
+        self.cache_clears = 0
 
     @property
     def uri(self) -> str:
@@ -38,22 +38,22 @@ class ListStore:
     def run_ids(self) -> RunIds:
         return {"study": None, "trials": {}}
 
-    def bind(self, info: StudyInfo) -> None: ...
+    def set_study(self, info: StudyInfo) -> None: ...
 
-    def alive(self) -> bool:
+    def is_reachable(self) -> bool:
         return self.up
 
-    def forget(self) -> None:
-        self.forgotten += 1
+    def clear_cache(self) -> None:
+        self.cache_clears += 1
 
     def deliver(self, event: Event) -> str | None:
         self.attempts += 1
         if not self.up:
             raise ConnectionError("no route\nto the store")
         if isinstance(event, self.refuses) or (self.fails_next and self.fails_next.pop()):
-            raise ValueError("I do not like it")
+            raise ValueError("rejected")
         self.events.append(event)
-        folder = files_of(event)
+        folder = staged_folder(event)
         if folder is not None:
             self.files |= {path.name: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
         return f"#{len(self.events)}"
@@ -75,7 +75,7 @@ def trial(tracker: OutboxTracker, number: int) -> None:
     tracker.trial_finished(number, "complete", {"acc": 0.9}, {"a.json": "{}"}, lambda: {"p": b"png"}, None)
 
 
-def test_a_healthy_store_gets_every_event_at_once_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_a_healthy_store_gets_every_event_at_once_and_no_file_remains(tmp_path: Path) -> None:
     store = ListStore()
     tracker = OutboxTracker(store, tmp_path)
     tracker.study_started(INFO)
@@ -83,7 +83,7 @@ def test_a_healthy_store_gets_every_event_at_once_and_nothing_is_left_behind(tmp
     assert kinds(store) == ["StudyStarted", "TrialStarted", "TrialFinished"]
     assert store.files == {"a.json": b"{}", "p.png": b"png"}
     tracker.study_finished("complete")
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0
     assert [path for path in (tmp_path / "tracking").rglob("*") if path.is_file()] == []
 
 
@@ -97,21 +97,21 @@ def test_reports_become_points_of_the_finished_trial(tmp_path: Path) -> None:
     assert [(p.name, p.step, p.value) for p in finished.points] == [("search/loss", 1, 0.5), ("acc", 0, 0.9)]
 
 
-def test_events_of_an_outage_arrive_in_order_when_the_store_is_back(tmp_path: Path) -> None:
+def test_events_of_an_outage_are_delivered_in_order_afterwards(tmp_path: Path) -> None:
     store = ListStore()
     tracker = OutboxTracker(store, tmp_path)
     tracker.study_started(INFO)
     store.up = False
     trial(tracker, 0)
     trial(tracker, 1)
-    assert tracker.waiting == 4
+    assert tracker.pending_count == 4
     store.up = True
     tracker.study_finished("complete")
     assert kinds(store) == ["StudyStarted", *["TrialStarted", "TrialFinished"] * 2, "StudyFinished"]
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0
 
 
-def test_the_next_process_delivers_what_waited_with_its_files(tmp_path: Path) -> None:
+def test_the_next_process_delivers_pending_events_with_their_files(tmp_path: Path) -> None:
     down = ListStore()
     down.up = False
     first = OutboxTracker(down, tmp_path / "a")
@@ -126,29 +126,29 @@ def test_the_next_process_delivers_what_waited_with_its_files(tmp_path: Path) ->
     assert store.files == {"a.json": b"{}", "p.png": b"png"}
 
 
-def test_a_store_that_is_down_is_not_asked_again_at_once(tmp_path: Path) -> None:
+def test_a_store_that_is_down_is_contacted_again_only_after_the_backoff(tmp_path: Path) -> None:
     now = [0.0]
     store = ListStore()
     tracker = OutboxTracker(store, tmp_path, retry_after=30, clock=lambda: now[0])
     tracker.study_started(INFO)
     store.up = False
     trial(tracker, 0)
-    asked = store.attempts
+    attempts_before = store.attempts
     trial(tracker, 1)
-    assert store.attempts == asked
+    assert store.attempts == attempts_before
     now[0] = 31
     trial(tracker, 2)
-    assert store.attempts == asked + 1
+    assert store.attempts == attempts_before + 1
     now[0] = 62  # the second wait is twice as long
     trial(tracker, 3)
-    assert store.attempts == asked + 1
+    assert store.attempts == attempts_before + 1
     store.up = True
     now[0] = 100
     trial(tracker, 4)
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0
 
 
-def test_one_event_that_the_store_refuses_does_not_hold_up_the_others(tmp_path: Path) -> None:
+def test_one_event_that_the_store_rejects_does_not_delay_the_others(tmp_path: Path) -> None:
     store = ListStore()
     store.refuses = (TrialStarted,)
     tracker = OutboxTracker(store, tmp_path)
@@ -156,10 +156,10 @@ def test_one_event_that_the_store_refuses_does_not_hold_up_the_others(tmp_path: 
     trial(tracker, 0)
     trial(tracker, 1)
     assert kinds(store) == ["StudyStarted", "TrialFinished", "TrialFinished"]
-    assert tracker.waiting == 2
+    assert tracker.pending_count == 2
     store.refuses = ()
     tracker.study_finished("complete")
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0
 
 
 def test_an_outage_is_one_line_of_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -176,9 +176,7 @@ def test_an_outage_is_one_line_of_warning(tmp_path: Path, caplog: pytest.LogCapt
     assert "\n" not in record.message
 
 
-def test_figures_that_cannot_be_rendered_cost_the_figures_only(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_figures_that_cannot_be_rendered_are_omitted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> dict[str, bytes]:
         raise RuntimeError("no canvas")
 
@@ -191,7 +189,9 @@ def test_figures_that_cannot_be_rendered_cost_the_figures_only(
     assert "no canvas" in caplog.text
 
 
-def test_a_full_disk_costs_the_spool_not_the_tracking(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_disk_that_refuses_writes_does_not_stop_the_tracking(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     # A file where the folder should be refuses every write, for root too.
     (tmp_path / "tracking").write_text("")
     store = ListStore()
@@ -203,7 +203,7 @@ def test_a_full_disk_costs_the_spool_not_the_tracking(tmp_path: Path, caplog: py
     assert "in memory only" in caplog.text
 
 
-def test_reports_that_are_not_reports_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reports_without_metrics_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tracker = OutboxTracker(ListStore(), tmp_path)
     tracker.study_started(INFO)
     tracker.trial_started(0, "k", {})
@@ -211,10 +211,10 @@ def test_reports_that_are_not_reports_are_left_out(tmp_path: Path, caplog: pytes
     assert "trial_report failed" in caplog.text
 
 
-def test_interrupted_delivery_is_delivered_by_the_end_of_the_study(tmp_path: Path) -> None:
+def test_an_event_whose_delivery_was_interrupted_is_delivered_at_the_end_of_the_study(tmp_path: Path) -> None:
     class Interrupted(ListStore):
         def deliver(self, event: Event) -> str | None:
-            if isinstance(event, TrialFinished) and not self.forgotten:
+            if isinstance(event, TrialFinished) and not self.cache_clears:
                 raise KeyboardInterrupt
             return super().deliver(event)
 
@@ -232,7 +232,7 @@ def test_interrupted_delivery_is_delivered_by_the_end_of_the_study(tmp_path: Pat
 def test_no_event_is_lost_whatever_happens(tmp_path_factory: pytest.TempPathFactory, script: list[tuple[str]]) -> None:
     folder, store = tmp_path_factory.mktemp("study"), ListStore()
     make = functools.partial(OutboxTracker, store, folder)
-    tracker, told = make(), 0
+    tracker, trials = make(), 0
     tracker.study_started(INFO)
     for (step,) in script:
         match step:
@@ -244,11 +244,11 @@ def test_no_event_is_lost_whatever_happens(tmp_path_factory: pytest.TempPathFact
                 tracker = make()
                 tracker.study_started(INFO)
             case "trial":
-                trial(tracker, told)
-                told += 1
+                trial(tracker, trials)
+                trials += 1
     store.up, store.fails_next = True, []
     tracker.study_finished("complete")
     finished = [event.number for event in store.events if isinstance(event, TrialFinished)]
-    assert sorted(finished) == list(range(told))
+    assert sorted(finished) == list(range(trials))
     assert isinstance(store.events[-1], StudyFinished)
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0

@@ -1,4 +1,4 @@
-"""What the tracker hands to MLflow, MLflow accepts."""
+"""MLflow accepts every name and value that the tracker passes to it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nasact.tracking.sanitise import (
     clean_model_name,
     clean_name,
     clean_names,
-    numbers,
     param_value,
     tag_values,
+    to_floats,
 )
 
 
@@ -60,7 +60,7 @@ def test_mlflow_accepts_every_cleaned_name(name: str) -> None:
 
 
 @given(st.lists(st.text(alphabet="a()[]_2", max_size=6)))
-def test_two_names_never_become_one(names: list[str]) -> None:
+def test_two_names_never_get_the_same_clean_name(names: list[str]) -> None:
     clean = clean_names(names)
     assert set(clean) == set(names)
     assert len(set(clean.values())) == len(set(names))
@@ -80,7 +80,7 @@ def test_parameters_are_text(value: object, text: str) -> None:
     assert param_value(value) == text
 
 
-def test_long_values_are_cut() -> None:
+def test_long_values_are_truncated() -> None:
     assert len(param_value("x" * 10_000)) == 6000
     assert param_value("x" * 10_000).endswith("...")
     assert len(tag_values({"t": "y" * 10_000})["t"]) == 5000
@@ -91,4 +91,4 @@ def test_only_numbers_are_metrics() -> None:
     import torch
 
     given = {"a": 1, "b": np.float32(0.5), "c": torch.tensor(2.0), "d": None, "e": "0.5", "f": torch.zeros(2)}
-    assert numbers(given) == {"a": 1.0, "b": 0.5, "c": 2.0}
+    assert to_floats(given) == {"a": 1.0, "b": 0.5, "c": 2.0}

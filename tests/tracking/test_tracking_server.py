@@ -1,4 +1,4 @@
-"""A real MLflow server: it shows what a study left in a database, it can be tracked to, and it may be killed."""
+"""A real MLflow server: it shows a study stored in a database, accepts one over HTTP, and may be killed meanwhile."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from nasact.tracking import MLflowTracker, StudyInfo, ui_command, ui_environment
 Play = Callable[..., Any]
 
 
-# An opener of our own: urllib keeps one for the process, with the proxies of whichever test came first.
+# A separate opener: urllib keeps one per process, with the proxies that were set when a test first used it.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Server:
-    """`nasact ui`'s server on a free loopback port, in a process group of its own."""
+    """The server of `nasact ui` on a free loopback port, in a separate process group."""
 
     def __init__(self, uri: str, folder: Path) -> None:
         with socket.socket() as probe:
@@ -67,15 +67,15 @@ class Server:
             self._process = None
 
     def get(self, path: str) -> bytes:
-        with _DIRECT.open(self.address + path, timeout=20) as answer:
-            return bytes(answer.read())
+        with _DIRECT.open(self.address + path, timeout=20) as response:
+            return bytes(response.read())
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(
             self.address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with _DIRECT.open(request, timeout=20) as answer:
-            return json.load(answer)
+        with _DIRECT.open(request, timeout=20) as response:
+            return json.load(response)
 
 
 @pytest.fixture
@@ -106,18 +106,18 @@ def test_a_server_shows_what_was_tracked_and_an_outage_of_it_loses_nothing(
     tracker = MLflowTracker(server.address, experiment="remote", directory=tmp_path / "remote", retry_after=3600)
     tracker.study_started(other)
     play_trial(tracker, 0)
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0
     tracker.trial_started(1, "key-1", {"search.epochs": 3, "search.lr": 0.01})
     server.kill()
     start = time.monotonic()
     for number in (1, 2, 3):
         play_trial(tracker, number)
-    assert tracker.model(nn.Linear(3, 2), ones(2, 3), "remote-net") is None
+    assert tracker.register_model(nn.Linear(3, 2), ones(2, 3), "remote-net") is None
     assert time.monotonic() - start < 60
-    assert tracker.waiting == 6
+    assert tracker.pending_count == 6
     server.start()
     tracker.study_finished("complete")
-    assert tracker.waiting == 0
+    assert tracker.pending_count == 0
 
     client = read_store(server.address).client
     experiment = client.get_experiment_by_name("remote").experiment_id
@@ -129,13 +129,13 @@ def test_a_server_shows_what_was_tracked_and_an_outage_of_it_loses_nothing(
         assert [point.step for point in client.get_metric_history(run_id, "search/loss")] == [1, 2, 3]
         assert {file.path for file in client.list_artifacts(run_id)} == {"genotype.json", "weights.png", "shapes.png"}
     assert client.get_model_version_by_alias("remote-net", "champion").run_id == runs["remote"].info.run_id
-    # What the server stores lies beside its database, not where it was started.
+    # The server stores artifacts next to its database, not in its current directory.
     assert [path.name for path in server._folder.iterdir()] == ["server.log"]
 
 
 def _shows_the_study(server: Server, tracker: MLflowTracker) -> None:
     experiments = server.post("/api/2.0/mlflow/experiments/search", {"max_results": 10})["experiments"]
-    (experiment,) = [found for found in experiments if found["name"] == "nasact"]
+    (experiment,) = [entry for entry in experiments if entry["name"] == "nasact"]
     body = {"experiment_ids": [experiment["experiment_id"]], "filter": "tags.`nasact.kind` = 'trial'"}
     runs = server.post("/api/2.0/mlflow/runs/search", body)["runs"]
     assert {run["info"]["run_id"] for run in runs} == set(tracker.run_ids["trials"].values())
@@ -154,6 +154,6 @@ def test_the_pages_are_served_to_this_machine_only(database: Path) -> None:
     ("uri", "words"),
     [("http://127.0.0.1:5000", "open it in a browser"), ("sqlite:///{}/none.db", "no tracking database yet")],
 )
-def test_there_is_nothing_to_serve(uri: str, words: str, tmp_path: Path) -> None:
+def test_an_address_without_a_database_file_is_refused(uri: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=words):
         ui_command(uri.format(tmp_path))

@@ -1,4 +1,4 @@
-"""Real data where it is at hand, small files in the same formats where it is not, user modules written on the spot."""
+"""Fixtures: real data if it is available, small files in the same formats otherwise, and modules of a user."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ CIFAR_TAR = "cifar10-jpeg.tar"
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real datasets: $NASACT_TEST_DATA, or `shared/data` beside the checkout."""
-    given = os.environ.get("NASACT_TEST_DATA")
-    folder = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data"
+    """The folder of real datasets: $NASACT_TEST_DATA, or `shared/data` next to the checkout."""
+    configured = os.environ.get("NASACT_TEST_DATA")
+    folder = Path(configured) if configured else Path(__file__).resolve().parents[3] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is not a folder (set NASACT_TEST_DATA)")
     return folder
@@ -32,7 +32,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def real_images(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few CIFAR10 photographs of three classes, as train/ and test/ with one folder a class."""
+    """A few CIFAR10 photographs of three classes, as train/ and test/ with one folder per class."""
     archive = real_data / CIFAR_TAR
     if not archive.is_file():
         pytest.skip(f"no real images: {archive} is missing")
@@ -46,7 +46,7 @@ def real_images(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def write_idx(path: Path, values: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-    """An idx file of bytes, as MNIST comes."""
+    """Write an idx file of unsigned bytes, the format of MNIST."""
     path.parent.mkdir(parents=True, exist_ok=True)
     head = bytes((0, 0, 8, values.ndim)) + b"".join(int(size).to_bytes(4, "big") for size in values.shape)
     path.write_bytes(head + values.tobytes())
@@ -54,7 +54,7 @@ def write_idx(path: Path, values: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
 
 @pytest.fixture
 def idx_folder(tmp_path: Path) -> Callable[[str], Path]:
-    """Writes a small dataset in torchvision's MNIST layout and returns the data directory."""
+    """A function that writes a small dataset in torchvision's MNIST layout and returns the data directory."""
 
     def write(torchvision_name: str) -> Path:
         numbers = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def idx_folder(tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Writes a module into the working directory and returns its name, which no other test has used."""
+    """A function that writes a module into the working directory and returns its name, which is unique."""
     monkeypatch.chdir(tmp_path)
 
     def write(source: str) -> str:
@@ -81,21 +81,21 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 
 
 @pytest.fixture
-def global_random_numbers_stay() -> Iterator[None]:
-    """Fails the test that moves python's, numpy's or torch's global generator."""
-    before = _generators()
+def global_random_state_unchanged() -> Iterator[None]:
+    """Fail a test that changes the global random state of Python, numpy or torch."""
+    before = _global_random_state()
     yield
-    assert _generators() == before, "a global generator was moved"
+    assert _global_random_state() == before, "the global random state was changed"
 
 
-def _generators() -> str:
-    return "".join(repr(part.tolist() if isinstance(part, torch.Tensor) else part) for part in _parts(capture_rng()))
+def _global_random_state() -> str:
+    return "".join(repr(leaf.tolist() if isinstance(leaf, torch.Tensor) else leaf) for leaf in _leaves(capture_rng()))
 
 
-def _parts(state: object) -> Iterator[object]:
+def _leaves(state: object) -> Iterator[object]:
     values = state.values() if isinstance(state, dict) else state if isinstance(state, tuple | list) else None
     if values is None:
         yield state
     else:
         for value in values:
-            yield from _parts(value)
+            yield from _leaves(value)

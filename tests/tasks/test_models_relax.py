@@ -1,4 +1,4 @@
-"""Every network of our own relaxes completely, starts as itself, and comes back as itself."""
+"""Every network of nasact relaxes at all sites, and equals the original before the search and after derivation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ TORCHVISION = {"resnet18", "mobilenet_v3_small", "vit_b_16", "convnext_tiny"}  #
 OWN = [name for name in MODELS.names() if name not in TORCHVISION]
 
 
-def test_there_are_networks_of_our_own() -> None:
+def test_nasact_has_networks_of_its_own() -> None:
     assert len(OWN) >= 6
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_network_of_our_own_relaxes_exactly_and_comes_back(name: str) -> None:
+def test_relaxed_network_starts_as_the_original_and_original_genotype_restores_it(name: str) -> None:
     shape = (3, 32, 32)
     model = build_model(name, {}, input_shape=shape, classes=10, seed=0).eval()
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Every registered dataset loads, where its files are; what is missing or broken is named."""
+"""Every shipped dataset loads from its files; an error names the file that is missing or corrupt."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def load(name: str, *, data_dir: Path | None = None, seed: int = 0, **options: o
     return load_data(name, options, validation=0.2, seed=seed, data_dir=data_dir)
 
 
-def test_the_registry_holds_the_shipped_datasets_with_everything_a_list_shows():
+def test_the_registry_has_the_shipped_datasets_with_complete_records():
     assert set(SHIPPED) <= set(DATASETS.names())
     for name, record in DATASETS.items():
         assert record.name == name
         assert all((record.description, record.source, record.shape, record.classes, record.preparation))
+        assert not set(record.supplied) & set(record.options)
     assert DATASETS.get("image_folder").options["size"] == 32
     assert DATASETS.get("digits").options == {}
 
@@ -44,7 +45,7 @@ def test_digits_load_without_a_file_and_without_the_test_set():
     assert float(data.train.x.max()) == 1.0
 
 
-def test_the_test_digits_do_not_depend_on_the_seed_and_are_in_no_other_split():
+def test_the_test_digits_are_the_same_for_every_seed_and_in_no_other_split():
     first, second = load("digits", seed=0), load("digits", seed=1)
     assert torch.equal(first.test.open().x, second.test.open().x)
     assert not torch.equal(first.val.x, second.val.x)
@@ -56,8 +57,8 @@ def test_the_test_digits_do_not_depend_on_the_seed_and_are_in_no_other_split():
     assert int(counts.min()) >= 34
 
 
-@pytest.mark.usefixtures("global_random_numbers_stay")
-def test_loading_twice_gives_the_same_examples_and_moves_no_global_generator():
+@pytest.mark.usefixtures("global_random_state_unchanged")
+def test_loading_is_deterministic_and_leaves_the_global_random_state_unchanged():
     first, second = load("digits", seed=5), load("digits", seed=5)
     assert torch.equal(first.train.x, second.train.x)
     assert torch.equal(first.val.y, second.val.y)
@@ -70,7 +71,7 @@ def test_idx_datasets_load_from_the_torchvision_layout(name, idx_folder):
     assert (len(data.train), len(data.val), len(data.test.open())) == (48, 12, 30)
 
 
-def test_a_damaged_test_file_is_told_before_the_training_starts(idx_folder):
+def test_a_corrupt_test_file_is_refused_before_the_test_set_is_opened(idx_folder):
     root = idx_folder("MNIST")
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
@@ -97,7 +98,7 @@ def test_a_corrupt_idx_file_is_named(damage, message, idx_folder):
     assert str(path) in str(caught.value)
 
 
-def test_labels_out_of_range_in_a_file_are_found(idx_folder):
+def test_labels_out_of_range_in_a_file_are_refused(idx_folder):
     root = idx_folder("KMNIST")
     path = root / "KMNIST" / "raw" / "train-labels-idx1-ubyte"
     content = bytearray(path.read_bytes())
@@ -115,19 +116,19 @@ def test_a_missing_file_is_named(idx_folder):
 
 
 @pytest.mark.parametrize("name", [*IDX_SETS, "cifar10"])
-def test_a_missing_directory_is_named_with_the_two_ways_out(name, tmp_path):
+def test_a_missing_directory_is_named_with_both_options_that_help(name, tmp_path):
     with pytest.raises(DataError, match=r"--data-dir PATH.*--download") as caught:
         load(name, data_dir=tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
-def test_a_download_without_network_is_told_in_one_line(name, tmp_path, monkeypatch, capfd):
+def test_a_download_without_network_is_refused_in_one_line(name, tmp_path, monkeypatch, capfd):
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     for variable in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    # the opener that urllib keeps was made with the proxies of its first use
+    # urllib caches an opener with the proxies of its first use
     monkeypatch.setattr(urllib.request, "_opener", None)
     with pytest.raises(DataError, match=r"could not be downloaded into .*--data-dir PATH") as caught:
         load_data(name, {}, validation=0.2, seed=0, data_dir=tmp_path, download=True)
@@ -136,7 +137,7 @@ def test_a_download_without_network_is_told_in_one_line(name, tmp_path, monkeypa
 
 
 def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR10's pickles with few images, and their own checksums in place of the published ones."""
+    """Write CIFAR10's pickles with few images, and make torchvision expect their checksums."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     numbers = np.random.default_rng(0)
@@ -187,12 +188,12 @@ def test_real_images_load_fast_and_normalised(name, real_data):
     assert len(data.test.open()) == 10_000
 
 
-def test_an_unknown_dataset_lists_the_nearest_names():
+def test_an_unknown_dataset_is_refused_with_near_names():
     with pytest.raises(UnknownName, match=r"unknown dataset 'fashon_mnist'\. Did you mean 'fashion_mnist'"):
         load("fashon_mnist")
 
 
-def test_a_dotted_name_without_a_colon_is_told_how_an_import_path_is_written():
+def test_a_dotted_name_without_a_colon_is_refused_with_the_form_of_an_import_path():
     with pytest.raises(UnknownName, match=r"'package\.module:function'"):
         load("my_pkg.data.make_splits")
 
@@ -216,7 +217,7 @@ def test_an_image_folder_holds_out_a_fixed_fraction_of_each_class(tmp_path):
     assert torch.bincount(data.test.open().y).tolist() == [4, 2]
 
 
-def test_image_normalisation_knows_the_training_images_only(tmp_path):
+def test_images_are_normalised_by_the_training_images_only(tmp_path):
     make_images(tmp_path / "train", {"a": 12, "b": 12})
     make_images(tmp_path / "test", {"a": 3, "b": 3})
     before = load("image_folder", path=tmp_path, size=8)
@@ -240,7 +241,7 @@ def test_test_images_of_another_path_are_labelled_by_folder_name(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_of_any_mode_become_the_channels_asked_for(tmp_path, mode, channels):
+def test_images_of_any_mode_are_converted_to_the_requested_channels(tmp_path, mode, channels):
     make_images(tmp_path, {"a": 4, "b": 4}, mode=mode)
     data = load("image_folder", path=tmp_path, size=9, channels=channels, test=0.25)
     assert data.input_shape == (channels, 9, 9)
@@ -328,7 +329,7 @@ BAD_FOLDERS = {
 
 
 @pytest.mark.parametrize("case", BAD_FOLDERS)
-def test_an_image_folder_that_cannot_be_used_is_told_in_one_line(case, tmp_path):
+def test_an_unusable_image_folder_is_refused_in_one_line(case, tmp_path):
     make, message = BAD_FOLDERS[case]
     with pytest.raises(DataError, match=message) as caught:
         load("image_folder", **make(tmp_path))

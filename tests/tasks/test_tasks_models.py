@@ -1,4 +1,4 @@
-"""Every registered model builds, computes and learns; its shapes are those of its source."""
+"""Every registered model builds, computes and has gradients; the sizes are those of the sources."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_the_registry_holds_the_shipped_models_with_everything_a_list_shows():
+def test_the_registry_has_the_shipped_models_with_complete_records():
     assert set(OWN) | set(TORCHVISION) <= set(MODELS.names())
     for name, record in MODELS.items():
         assert record.name == name
         assert all((record.description, record.source, record.inputs, record.activation))
-        assert "input_shape" not in record.options
+        assert not set(record.supplied) & set(record.options)
     assert MODELS.get("mlp").options == {"hidden": (64, 64), "dropout": 0.0}
 
 
@@ -48,8 +48,8 @@ def test_every_model_builds_computes_and_has_gradients(name):
 
 
 @pytest.mark.parametrize("name", OWN)
-@pytest.mark.usefixtures("global_random_numbers_stay")
-def test_initialisation_is_fixed_by_the_seed_alone(name):
+@pytest.mark.usefixtures("global_random_state_unchanged")
+def test_initialisation_depends_on_the_seed_only(name):
     first, second, other = (build(name, seed=seed) for seed in (1, 1, 2))
     pairs = zip(first.parameters(), second.parameters(), strict=True)
     assert all(torch.equal(one, two) for one, two in pairs)
@@ -58,7 +58,7 @@ def test_initialisation_is_fixed_by_the_seed_alone(name):
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_the_projects_own_models_have_second_derivatives(name):
+def test_the_models_of_nasact_have_second_derivatives(name):
     model = build(name).eval()
     parameters = list(model.parameters())
     loss = cross_entropy(model(torch.randn(3, *COLOUR)), torch.tensor([0, 1, 2]))
@@ -84,14 +84,14 @@ def test_the_projects_own_models_have_second_derivatives(name):
         ("resnet18", GREY, {}),
     ],
 )
-def test_models_fit_images_of_other_sizes_and_channels(name, input_shape, options):
+def test_models_accept_images_of_other_sizes_and_channels(name, input_shape, options):
     assert build(name, input_shape, **options)(torch.zeros(2, *input_shape)).shape == (2, 10)
 
 
 @pytest.mark.parametrize(
     ("name", "input_shape", "options", "expected"),
     [
-        # the tutorial network that the thesis takes over
+        # the thesis uses the network of a tutorial
         ("small_cnn", COLOUR, {}, 122_570),
         ("small_cnn_regularised", COLOUR, {}, 122_570),
         # 431k and 657k in the paper
@@ -106,7 +106,7 @@ def test_sizes_are_those_of_the_sources(name, input_shape, options, expected):
     assert size(build(name, input_shape, **options)) == expected
 
 
-def test_regularised_network_drops_where_the_thesis_does():
+def test_regularised_network_has_dropout_where_the_thesis_has_it():
     kinds = [type(part).__name__ for part in build("small_cnn_regularised").children()]
     assert kinds == [
         *("Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "MaxPool2d", "Dropout"),
@@ -134,7 +134,7 @@ BAD_MODELS = {
         {"hiden": [3]},
         r"unknown option 'hiden'\. Did you mean 'hidden'\? \(options: hidden",
     ),
-    "an option that nasact gives": ("mlp", SMALL, {"classes": 3}, r"unknown option 'classes'"),
+    "an option that nasact supplies": ("mlp", SMALL, {"classes": 3}, r"unknown option 'classes'"),
     "a number for a list": ("mlp", SMALL, {"hidden": 64}, r"option 'hidden' must be .*, but got 64"),
     "no unit": (
         "mlp",
@@ -150,7 +150,7 @@ BAD_MODELS = {
 
 
 @pytest.mark.parametrize("case", BAD_MODELS)
-def test_a_model_that_cannot_be_built_is_told_in_one_line(case):
+def test_a_model_that_cannot_be_built_is_refused_in_one_line(case):
     name, input_shape, options, message = BAD_MODELS[case]
     with pytest.raises(ModelError, match=message) as caught:
         build(name, input_shape, **options)
@@ -158,14 +158,14 @@ def test_a_model_that_cannot_be_built_is_told_in_one_line(case):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_model_lists_the_nearest_names():
+def test_an_unknown_model_is_refused_with_near_names():
     with pytest.raises(UnknownName, match=r"unknown model 'resnet19'\. Did you mean 'resnet18'"):
         build("resnet19")
     with pytest.raises(UnknownName, match=r"'package\.module:function'"):
         build("my_pkg.nets.make_net")
 
 
-def test_the_room_is_entered_without_importing_what_only_some_datasets_need():
+def test_importing_the_room_does_not_import_libraries_that_few_tasks_need():
     code = (
         "import sys, nasact.tasks; print([name for name in ('torchvision', 'sklearn', 'PIL') if name in sys.modules])"
     )

@@ -1,4 +1,4 @@
-"""The user's own datasets and models by import path: what is accepted, and what every mistake is told as."""
+"""The user's own datasets and models by import path: what is accepted, and the message for each mistake."""
 
 from __future__ import annotations
 
@@ -55,25 +55,25 @@ def load(path: str, **options: object) -> Data:
 
 
 @pytest.mark.parametrize("form", ACCEPTED)
-@pytest.mark.usefixtures("global_random_numbers_stay")
-def test_a_function_may_return_any_of_these(form, user_module):
+@pytest.mark.usefixtures("global_random_state_unchanged")
+def test_a_function_may_return_every_accepted_form(form, user_module):
     data = load(f"{user_module(XY + ACCEPTED[form])}:make")
     assert (data.classes, data.input_shape) == (3, (4,))
     assert (len(data.train), len(data.val), len(data.test.open())) == (24, 6, 9)
     assert torch.equal((data.train.x[:, 0] / 4).long() % 3, data.train.y)
 
 
-def test_the_working_directory_is_importable_for_the_call_only(user_module, tmp_path):
-    (tmp_path / "beside_own_code.py").write_text("count = 30\n")
+def test_the_working_directory_is_importable_during_the_call_only(user_module, tmp_path):
+    (tmp_path / "imported_by_own_code.py").write_text("count = 30\n")
     module = user_module(
-        XY + "def make():\n    import beside_own_code\n    return pair(beside_own_code.count), pair(9)\n"
+        XY + "def make():\n    import imported_by_own_code\n    return pair(imported_by_own_code.count), pair(9)\n"
     )
     before = list(sys.path)
     assert len(load(f"{module}:make").train) == 24
     assert sys.path == before
 
 
-def test_options_seed_and_data_dir_reach_a_function_that_names_them(user_module, tmp_path):
+def test_a_function_receives_options_seed_and_data_dir_that_its_signature_names(user_module, tmp_path):
     module = user_module(
         XY
         + """
@@ -86,7 +86,7 @@ def make(count, seed, data_dir=None):
     assert len(data.train_and_val()) == 50
 
 
-def test_random_data_of_a_user_is_fixed_by_the_seed(user_module):
+def test_random_data_of_a_user_depends_on_the_seed_only(user_module):
     module = user_module(
         XY
         + """
@@ -171,7 +171,7 @@ BAD_DATA = {
 
 
 @pytest.mark.parametrize("case", BAD_DATA)
-def test_a_function_that_returns_the_wrong_thing_is_told_what_came_and_what_was_expected(case, user_module):
+def test_a_wrong_return_value_is_refused_with_what_was_returned_and_expected(case, user_module):
     source, message = BAD_DATA[case]
     path = f"{user_module(XY + source)}:make"
     with pytest.raises(DataError, match=message) as caught:
@@ -180,7 +180,7 @@ def test_a_function_that_returns_the_wrong_thing_is_told_what_came_and_what_was_
     assert "\n" not in str(caught.value)
 
 
-def test_import_paths_that_lead_nowhere_say_where_they_end(user_module, tmp_path):
+def test_an_import_path_that_cannot_be_resolved_is_refused_with_the_part_that_is_missing(user_module, tmp_path):
     module = user_module("def make_splits(): pass\nconstant = 3\n")
     broken = user_module("import nowhere_to_be_found\n")
     syntax = user_module("def make(:\n")
@@ -210,7 +210,7 @@ def test_import_paths_that_lead_nowhere_say_where_they_end(user_module, tmp_path
         assert expected in str(caught_model.value)
 
 
-def test_options_of_a_function_are_held_to_its_signature(user_module):
+def test_options_of_a_function_are_checked_against_its_signature(user_module):
     module = user_module(XY + "def make(count, noise=0.0): return pair(count), pair(9)")
     with pytest.raises(DataError, match=r"unknown option 'cuont'\. Did you mean 'count'\? \(options: count, noise\)"):
         load(f"{module}:make", cuont=3)
@@ -236,8 +236,8 @@ def net(inputs, classes, hidden=8):
 
 
 @pytest.mark.parametrize("form", MODEL_FACTORIES)
-@pytest.mark.usefixtures("global_random_numbers_stay")
-def test_a_factory_gets_what_its_signature_names_and_is_fixed_by_the_seed(form, user_module):
+@pytest.mark.usefixtures("global_random_state_unchanged")
+def test_a_factory_receives_what_its_signature_names_and_is_initialised_by_the_seed(form, user_module):
     path = f"{user_module(NET + MODEL_FACTORIES[form])}:make"
     first, second, other = (build_model(path, {}, input_shape=(4,), classes=3, seed=seed) for seed in (1, 1, 2))
     assert first(torch.zeros(5, 4)).shape == (5, 3)
@@ -246,7 +246,7 @@ def test_a_factory_gets_what_its_signature_names_and_is_fixed_by_the_seed(form, 
         assert not torch.equal(one, three)
 
 
-def test_options_reach_a_factory(user_module):
+def test_a_factory_receives_options(user_module):
     path = f"{user_module(NET + MODEL_FACTORIES['num_classes'])}:make"
     model = build_model(path, {"hidden": 17}, input_shape=(4,), classes=3, seed=0)
     assert model[0].out_features == 17
@@ -270,7 +270,7 @@ BAD_MODELS = {
 
 
 @pytest.mark.parametrize("case", BAD_MODELS)
-def test_a_factory_that_makes_the_wrong_thing_is_told_in_one_line(case, user_module):
+def test_a_wrong_factory_is_refused_in_one_line(case, user_module):
     source, message = BAD_MODELS[case]
     path = f"{user_module(NET + source)}:make"
     options = {"hiden": 3} if case == "unknown option" else {}
@@ -280,7 +280,7 @@ def test_a_factory_that_makes_the_wrong_thing_is_told_in_one_line(case, user_mod
     assert "\n" not in str(caught.value)
 
 
-def test_the_check_leaves_modes_and_buffers_as_the_factory_set_them(user_module):
+def test_the_check_of_the_output_changes_no_mode_and_no_buffer(user_module):
     module = user_module(
         NET
         + """

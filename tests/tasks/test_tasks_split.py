@@ -1,4 +1,4 @@
-"""Splits by class, the checks that Data makes, and the one door to the test set."""
+"""Stratified splits, the checks of Data, and the test set that is loaded when it is opened."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_split_partitions_the_examples_and_keeps_every_class_in_training(y, frac
         with pytest.raises(DataError, match="validation="):
             stratified_split(y, fraction, seed, place="toy", option="validation")
         return
-    rest, held = stratified_split(y, fraction, seed, place="toy", option="validation")
-    assert sorted(torch.cat([rest, held]).tolist()) == list(range(len(y)))
-    assert len(held) == round(len(y) * fraction)
+    rest, held_out = stratified_split(y, fraction, seed, place="toy", option="validation")
+    assert sorted(torch.cat([rest, held_out]).tolist()) == list(range(len(y)))
+    assert len(held_out) == round(len(y) * fraction)
     assert set(y[rest].tolist()) == set(sizes)
-    held_sizes = Counter(y[held].tolist())
-    assert all(held_sizes[label] == 0 for label, size in sizes.items() if size == 1)
+    held_out_sizes = Counter(y[held_out].tolist())
+    assert all(held_out_sizes[label] == 0 for label, size in sizes.items() if size == 1)
 
 
 @settings(deadline=None, max_examples=50)
@@ -55,8 +55,8 @@ def test_balanced_classes_are_held_out_evenly(repeats, fraction, seed):
     y = torch.arange(5).repeat(repeats)
     if round(len(y) * fraction) < 1:
         return
-    _, held = stratified_split(y, fraction, seed, place="toy", option="validation")
-    counts = torch.bincount(y[held], minlength=5)
+    _, held_out = stratified_split(y, fraction, seed, place="toy", option="validation")
+    counts = torch.bincount(y[held_out], minlength=5)
     assert int(counts.max() - counts.min()) <= 1
 
 
@@ -64,7 +64,7 @@ def test_balanced_classes_are_held_out_evenly(repeats, fraction, seed):
 @given(
     groups=st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), min_size=1, max_size=8), share=st.floats(0, 1)
 )
-def test_apportion_gives_exactly_the_seats_there_are_and_none_above_a_cap(groups, share):
+def test_apportion_distributes_all_seats_and_respects_every_cap(groups, share):
     sizes, caps = [list(part) for part in zip(*groups, strict=True)]
     total = int(share * sum(caps))
     seats = apportion(sizes, caps, total)
@@ -72,21 +72,21 @@ def test_apportion_gives_exactly_the_seats_there_are_and_none_above_a_cap(groups
     assert all(0 <= seat <= cap for seat, cap in zip(seats, caps, strict=True))
 
 
-@pytest.mark.usefixtures("global_random_numbers_stay")
-def test_split_depends_on_its_seed_and_on_nothing_else():
+@pytest.mark.usefixtures("global_random_state_unchanged")
+def test_split_depends_on_its_seed_only():
     y = torch.arange(10).repeat(20)
 
-    def held(seed: int) -> list[int]:
+    def held_out(seed: int) -> list[int]:
         return stratified_split(y, 0.2, seed, place="toy", option="validation")[1].tolist()
 
-    first = held(3)
+    first = held_out(3)
     with torch.random.fork_rng():
         torch.manual_seed(99)
-        assert held(3) == first
-    assert held(4) != first
+        assert held_out(3) == first
+    assert held_out(4) != first
 
 
-def test_split_is_shuffled_so_that_a_batch_mixes_classes_of_sorted_files():
+def test_split_of_sorted_classes_is_shuffled():
     y = torch.arange(10).repeat_interleave(50)
     for part in stratified_split(y, 0.2, 0, place="toy", option="validation"):
         assert len(set(y[part[:20]].tolist())) > 3
@@ -94,7 +94,7 @@ def test_split_is_shuffled_so_that_a_batch_mixes_classes_of_sorted_files():
 
 @settings(deadline=None, max_examples=100)
 @given(y=LABELS, count=st.integers(1, 150), seed=st.integers(0, 2**31))
-def test_sample_has_the_size_asked_for_without_repeats_and_in_proportion(y, count, seed):
+def test_sample_has_the_requested_size_no_repeats_and_classes_in_proportion(y, count, seed):
     chosen = stratified_sample(y, count, seed, place="toy", option="train_limit")
     assert len(set(chosen.tolist())) == len(chosen) == min(count, len(y))
     for label, size in Counter(y.tolist()).items():
@@ -122,7 +122,7 @@ def test_limited_test_examples_do_not_depend_on_the_seed():
     assert torch.equal(opened[0].x, opened[1].x)
 
 
-def test_own_validation_examples_are_left_alone():
+def test_own_validation_examples_are_used_unchanged():
     own = split_of(8)
     source = RawDataset(train=split_of(40), val=own, test=TestSet(lambda: split_of(8)), classes=4)
     data = source.to_data("toy", validation=0.5, seed=0, train_limit=None, test_limit=None)
@@ -130,7 +130,7 @@ def test_own_validation_examples_are_left_alone():
     assert len(data.train) == 40
 
 
-def test_test_set_is_loaded_on_opening_only_and_counts():
+def test_test_set_is_loaded_once_and_counts_its_openings():
     loads: list[int] = []
 
     def load() -> Split:
@@ -181,7 +181,7 @@ BAD_SPLITS = {
 
 
 @pytest.mark.parametrize("case", BAD_SPLITS)
-def test_data_that_contradicts_itself_is_refused_with_the_first_bad_place(case):
+def test_bad_data_is_refused_with_the_first_bad_place(case):
     split, message = BAD_SPLITS[case]
     with pytest.raises(DataError, match=message) as caught:
         data_of(train=split)
@@ -199,7 +199,7 @@ def test_data_needs_two_classes(classes):
         Data("toy", split_of(), split_of(), classes, (3,), TestSet(split_of))
 
 
-def test_data_needs_a_test_set_with_a_door():
+def test_data_needs_a_test_set_that_can_be_opened():
     with pytest.raises(DataError, match="test must be a TestSet, but got Split"):
         Data("toy", split_of(), split_of(), 4, (3,), split_of())
 
@@ -214,7 +214,7 @@ def test_data_needs_a_test_set_with_a_door():
         (4, 0.5, "every class must keep at least 1: at most 0"),
     ],
 )
-def test_a_validation_share_that_leaves_nothing_is_refused(count, validation, message):
+def test_a_validation_fraction_that_leaves_no_examples_is_refused(count, validation, message):
     with pytest.raises(DataError, match=message):
         source_of(split_of(count)).to_data("toy", validation=validation, seed=0, train_limit=None, test_limit=None)
 
@@ -231,7 +231,7 @@ def open_pickled_test() -> Split:
     return split_of(8)
 
 
-def test_data_travels_to_another_process_with_its_test_set_shut():
+def test_pickled_data_keeps_its_test_set_unopened():
     source = RawDataset(train=split_of(40), test=TestSet(open_pickled_test), classes=4)
     data = source.to_data("toy", validation=0.2, seed=0, train_limit=None, test_limit=4)
     copy = pickle.loads(pickle.dumps(data))

@@ -1,6 +1,6 @@
-"""Write the generated parts of the docs: `python docs/generate.py`, or with `--check` say whether they are in step.
+"""Write the generated parts of the docs: `python docs/generate.py`; `--check` reports whether they match the code.
 
-Everything that a registry, a help text or a record already says is written down from there, never by hand.
+What a registry, a help text or a record states is written from there, never by hand.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 
 from nasact import activations
-from nasact.bilevel import STRATEGIES
 from nasact.cli.listing import LISTS
 from nasact.cli.main import cli
 from nasact.report.legend import comparison_legend
@@ -25,7 +24,7 @@ NOTE = "<!-- Written by docs/generate.py (make docs); changes here are lost. -->
 def cli_reference() -> str:
     """The help of every command, as the terminal shows it."""
     parts = ["# Commands\n"]
-    # a width of its own: the help must not depend on the terminal of whoever writes it down
+    # a fixed width: the help must not depend on the terminal of the caller
     context = click.Context(cli, info_name="nasact", terminal_width=78)
     parts.append(_help(cli, context))
     for name in sorted(cli.commands):
@@ -60,18 +59,16 @@ def catalogue() -> str:
 
 
 def reference() -> str:
-    """Strategies, normalisers, kernels, models, datasets: what a study can name, from `nasact list`."""
+    """What a study can name, from `nasact list`; functions and search spaces have a page of their own."""
     lines = ["# What a study can name\n"]
-    chosen = (
-        *("strategies", "regularisers", "monitors", "derivations", "normalisers"),
-        *("kernels", "models", "datasets", "studies"),
-    )
-    for what in chosen:
-        rows = LISTS[what]()
+    for what, rows_of in LISTS.items():
+        if what in ("functions", "spaces"):
+            continue
+        rows = rows_of()
         headers = list(rows[0])
         lines += [f"## {what.capitalize()}\n", _row(headers), "|" + "---|" * len(headers)]
         lines += [_row([str(row[header]) for header in headers]) for row in rows] + [""]
-    assert len(STRATEGIES) >= 3
+    assert len(LISTS) >= 10
     return NOTE + "\n".join(lines)
 
 
@@ -80,7 +77,7 @@ def _row(cells: list[str]) -> str:
 
 
 def readme() -> str:
-    """README.md with its generated passage renewed."""
+    """README.md with its generated passage."""
     text = (ROOT / "README.md").read_text()
     begin, end = "<!-- begin: how to read -->\n", "<!-- end: how to read -->"
     head, _, rest = text.partition(begin)
@@ -116,7 +113,7 @@ def main() -> int:
             path.write_text(wanted)
             sys.stdout.write(f"wrote {name}\n")
     if checking and stale:
-        sys.stdout.write(f"\n{stale} file(s) out of step with the code: run `make docs`\n")
+        sys.stdout.write(f"\n{stale} file(s) do not match the code: run `make docs`\n")
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""Bad input as a table: a study's text, and the exact lines its author reads."""
+"""Bad input as a table: the text of a study, and the exact lines of its error."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from nasact.errors import NasactError, StudyError
 from nasact.study import Study
 
 TASK = "task: {dataset: digits, model: mlp}\n"
-GOOD = TASK + "search_space: basic\n"  # line 3 is the first of a case's own
+GOOD = TASK + "search_space: basic\n"  # the text of a case begins in line 3
 
-# what is added after GOOD -> what is said
+# case -> (text added after GOOD, lines of the error)
 AFTER_GOOD = {
     "unknown key": ("serach: {epochs: 3}", "m.yaml:3: serach: unknown key 'serach'. Did you mean 'search'?"),
-    "unknown key, inside": (
+    "unknown key in a section": (
         "search:\n  epochs: 3\n  levle: layer",
         "m.yaml:5: search.levle: unknown key 'levle'. Did you mean 'level'?",
     ),
-    "key of another place": ("top_k: 1", "m.yaml:3: top_k: unknown key 'top_k'. It belongs at 'derive.top_k'."),
-    "unlike any key": (
+    "key of another section": ("top_k: 1", "m.yaml:3: top_k: unknown key 'top_k'. It belongs at 'derive.top_k'."),
+    "key without a near name": (
         "derive: {zzz: 1}",
         "m.yaml:3: derive.zzz: unknown key 'zzz'. The keys here are top_k, method.",
     ),
@@ -120,19 +120,19 @@ AFTER_GOOD = {
         "m.yaml:3: search.strategy.end: the cycle of alpha must last an epoch at least: that takes 20 epochs, "
         "but got (epochs=10)",
     ),
-    "a regulariser that comes too late": (
+    "a regulariser that starts too late": (
         "search: {epochs: 10, regularisers: [{name: entropy, start: 0.95}]}",
         "m.yaml:3: search.regularisers.0.start: the rise of its coefficient must last an epoch at least: that takes 20 "
         "epochs, but got (epochs=10)",
     ),
-    "stages that only some epochs hold": (
+    "stages that do not fit into the fewest epochs": (
         "search:\n  epochs: {low: 4, high: 9}\n  warmup: {low: 0, high: 2}\n"
         "  strategy: {name: shrink, stages: {low: 2, high: 3}}",
         "m.yaml:6: search.strategy.stages: each of the 3 stages must last an epoch at least: that takes 3 epochs after "
         "the warm-up, but got (epochs=4, warmup=2) (with search.epochs: 4 and search.warmup: 2 and "
         "search.strategy.stages: 3)",
     ),
-    "a strategy with a normaliser that it cannot serve": (
+    "a strategy with a normaliser that it does not support": (
         "search: {strategy: gaea, normaliser: affine}",
         "m.yaml:3: search.normaliser: strategy 'gaea' cannot serve normaliser 'affine': its steps move the mixture "
         "weights themselves on a simplex; use convex",
@@ -143,15 +143,15 @@ AFTER_GOOD = {
         "back onto the simplex, and those of normaliser 'gumbel_hard' are off it, or drawn anew at each pass; use "
         "softmax or ratio or convex or clip",
     ),
-    "more to keep than the search leaves": (
+    "top_k larger than the number of remaining candidates": (
         "search: {strategy: shrink}\nderive: {top_k: 2}",
         "m.yaml:4: derive.top_k: strategy 'shrink' leaves 1 of 4 candidates at each site, but got 2",
     ),
-    "more to keep than the last count": (
+    "top_k larger than the last count": (
         "search: {strategy: {name: shrink, counts: '3, 2'}}\nderive: {top_k: 3}",
         "m.yaml:4: derive.top_k: strategy 'shrink' leaves 2 of 4 candidates at each site, but got 3",
     ),
-    "nothing to leave out": (
+    "perturbation of a derivation that keeps every function": (
         "derive: {top_k: all, method: perturbation}",
         "m.yaml:3: derive.top_k: derivation 'perturbation' cannot be applied: it looks for functions that a site can "
         "do without, and top_k 'all' keeps every one; use magnitude",
@@ -205,7 +205,7 @@ AFTER_GOOD = {
         "search: {temperature: {end: 0}}",
         "m.yaml:3: search.temperature.end: must be greater than 0, but got 0",
     ),
-    "temperature that nothing looks at": (
+    "temperature of a normaliser without one": (
         "search: {normaliser: affine, temperature: 2}",
         "m.yaml:3: search.temperature: the normaliser 'affine' has no temperature",
     ),
@@ -263,7 +263,7 @@ AFTER_GOOD = {
         "m.yaml:3: task2: unknown key 'task2'. Did you mean 'task'?\n"
         "m.yaml:4: search.epochs: must be at least 1, but got -10",
     ),
-    "domain where all trials agree": (
+    "domain in a section that all trials share": (
         "outer: {trials: {low: 1, high: 9}}",
         "m.yaml:3: outer.trials: `outer` is the same for every trial: a domain cannot stand here",
     ),
@@ -283,7 +283,7 @@ AFTER_GOOD = {
         "name: !!python/name:os.system x",
         "m.yaml:3: YAML tags are not used here, but got 'tag:yaml.org,2002:python/name:os.system'",
     ),
-    "itself inside": (
+    "alias that contains itself": (
         "sites: &s {include: *s}",
         "m.yaml:3: not a study: too large, nested too deeply, or containing itself",
     ),
@@ -299,7 +299,7 @@ AFTER_GOOD = {
     "a tab": ("search:\n\tepochs: 1", "m.yaml:4: not valid YAML: found character '\\t' that cannot start any token"),
 }
 
-WHOLE = {
+WHOLE_TEXTS = {
     "empty": ("", "m.yaml: the file is empty: a study needs at least `task` and `search_space`"),
     "only a comment": ("# later", "m.yaml: the file is empty: a study needs at least `task` and `search_space`"),
     "a list": ("- a\n- b", "m.yaml:1: a study is a mapping of keys to values, but this is a list"),
@@ -378,33 +378,33 @@ WHOLE = {
         TASK + "search_space: {subset: [relu, tanh], min: 3}",
         "m.yaml:2: search_space: `min` must not be larger than the subset, but got (min=3, size=2).",
     ),
-    "top_k that only some subsets hold": (
+    "top_k too large for the smallest subset": (
         TASK + "search_space: {subset: [relu, tanh, sin], min: 2}\nderive: {top_k: {low: 1, high: 3}}",
         "m.yaml:3: derive.top_k: must not be larger than the candidate set, but got (top_k=3, candidates=2) "
         "(with search_space: ['relu', 'tanh'] and derive.top_k: 3)",
     ),
 }
 
-CASES = {**{name: (GOOD + text, line) for name, (text, line) in AFTER_GOOD.items()}, **WHOLE}
+CASES = {**{name: (GOOD + text, line) for name, (text, line) in AFTER_GOOD.items()}, **WHOLE_TEXTS}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_study_is_told_in_these_lines(name: str) -> None:
+def test_bad_study_is_refused_with_exactly_these_lines(name: str) -> None:
     text, lines = CASES[name]
     with pytest.raises(StudyError) as caught:
         Study.from_yaml(text, "m.yaml")
     assert str(caught.value) == lines
 
 
-def test_table_is_whole() -> None:
+def test_table_has_all_cases() -> None:
     assert len(CASES) >= 92
 
 
-def test_good_text_of_the_table_is_good() -> None:
+def test_text_that_the_cases_extend_is_a_valid_study() -> None:
     assert Study.from_yaml(GOOD).spec.search_space == ("relu", "tanh", "sigmoid", "identity")
 
 
-def test_at_most_ten_lines_and_a_count() -> None:
+def test_at_most_ten_mistakes_are_listed_and_the_others_counted() -> None:
     wrong = "".join(f"wrong_{index}: 1\n" for index in range(14))
     with pytest.raises(StudyError) as caught:
         Study.from_yaml(GOOD + wrong, "m.yaml")
@@ -414,7 +414,7 @@ def test_at_most_ten_lines_and_a_count() -> None:
     assert lines[-1] == "... and 4 more"
 
 
-def test_without_a_file_the_place_is_the_path_alone() -> None:
+def test_without_a_file_the_place_is_only_the_path_of_the_key() -> None:
     with pytest.raises(StudyError, match=r"^search\.epochs: must be at least 1, but got 0$"):
         Study.from_tree(
             {"task": {"dataset": "digits", "model": "mlp"}, "search_space": "basic", "search": {"epochs": 0}}
@@ -428,7 +428,7 @@ def test_values_that_are_not_plain_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: path, "there is no such file"),
         (lambda path: path.mkdir(), "cannot be read: Is a directory"),
@@ -436,16 +436,16 @@ def test_values_that_are_not_plain_are_refused() -> None:
         (lambda path: path.write_bytes(b""), "the file is empty"),
     ],
 )
-def test_file_that_is_no_study_is_one_line(tmp_path, make, said) -> None:
+def test_file_that_is_not_a_study_is_refused_in_one_line(tmp_path, make, message) -> None:
     path = tmp_path / "mine.yaml"
     make(path)
     with pytest.raises(StudyError) as caught:
         Study.load(path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_shipped_study_lists_near_ones() -> None:
+def test_unknown_shipped_study_is_refused_with_near_names() -> None:
     with pytest.raises(NasactError, match=r"unknown study 'digit'\. Did you mean 'digits'\? \(nasact list studies\)"):
         Study.load("digit")

@@ -1,4 +1,4 @@
-"""A study as a tree: defaults, short forms, round trips, fingerprints, keys, and where studies are found."""
+"""A study as a tree: defaults, short forms, round trips, fingerprints, keys, and how a study is found by name."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_defaults_are_filled_in_and_written_down() -> None:
     ],
     ids=str,
 )
-def test_a_strategy_that_is_not_named_is_the_best_that_serves_the_normaliser(
+def test_default_strategy_is_the_best_that_supports_the_normaliser(
     search: dict[str, Any], strategy: str, normaliser: str
 ) -> None:
     found = study(search=search).spec.search
@@ -97,13 +97,13 @@ def test_a_strategy_that_is_not_named_is_the_best_that_serves_the_normaliser(
         ({"strategy": "gdas"}, 10.0, 0.1, "linear"),
         ({"strategy": {"name": "gdas", "lr": 0.1}, "temperature": 2.0}, 2.0, None, "constant"),
         ({"strategy": "drnas"}, 1.0, None, "constant"),
-        ({"normaliser": "convex"}, 1.0, None, "constant"),  # it has no temperature
-        ({"epochs": 2, "warmup": 1}, 1.0, None, "constant"),  # nothing to anneal over
+        ({"normaliser": "convex"}, 1.0, None, "constant"),  # convex has no temperature
+        ({"epochs": 2, "warmup": 1}, 1.0, None, "constant"),  # annealing needs two epochs after the warm-up
         ({"temperature": 1.0}, 1.0, None, "constant"),
     ],
     ids=str,
 )
-def test_a_temperature_that_is_not_named_is_the_strategys(
+def test_default_temperature_is_the_one_of_the_strategy(
     search: dict[str, Any], start: float, end: float | None, schedule: str
 ) -> None:
     found = study(search=search).spec.search.temperature
@@ -131,7 +131,7 @@ def test_a_temperature_that_is_not_named_is_the_strategys(
         ),
     ],
 )
-def test_short_form_is_the_full_form(short: dict[str, Any], full: dict[str, Any]) -> None:
+def test_short_form_and_full_form_give_the_same_study(short: dict[str, Any], full: dict[str, Any]) -> None:
     assert study(**short) == study(**full)
     assert study(**short).fingerprint() == study(**full).fingerprint()
 
@@ -144,13 +144,13 @@ def scalar_or_domain(values: list[Any]) -> st.SearchStrategy[Any]:
     return st.sampled_from(values) | chosen
 
 
-def reals(low: float, high: float) -> st.SearchStrategy[Any]:
+def float_or_range(low: float, high: float) -> st.SearchStrategy[Any]:
     ends = st.tuples(st.floats(low, high), st.floats(low, high)).map(sorted)
     points = st.fixed_dictionaries({}, optional={"points": st.integers(2, 5), "log": st.booleans()})
     return st.floats(low, high) | st.builds(lambda pair, more: {"low": pair[0], "high": pair[1], **more}, ends, points)
 
 
-def wholes(low: int, high: int) -> st.SearchStrategy[Any]:
+def int_or_range(low: int, high: int) -> st.SearchStrategy[Any]:
     ends = st.tuples(st.integers(low, high), st.integers(low, high)).map(sorted)
     return st.integers(low, high) | ends.map(lambda pair: {"low": pair[0], "high": pair[1]})
 
@@ -163,7 +163,7 @@ STUDIES = st.fixed_dictionaries(
     {
         "task": st.fixed_dictionaries(
             {"dataset": st.sampled_from(["digits", {"image_folder": "a b"}, "pkg.data:make"]), "model": st.just("mlp")},
-            optional={"validation": reals(0.1, 0.9), "train_limit": st.none() | wholes(1, 10_000)},
+            optional={"validation": float_or_range(0.1, 0.9), "train_limit": st.none() | int_or_range(1, 10_000)},
         ),
         "search_space": st.sampled_from(["basic", SPACE])
         | scalar_or_domain(["basic", "more"])
@@ -171,19 +171,21 @@ STUDIES = st.fixed_dictionaries(
     },
     optional={
         "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True),
-        "seed": wholes(0, 9),
+        "seed": int_or_range(0, 9),
         "sites": mapping(include=st.lists(st.text(min_size=1, max_size=5), max_size=2), partial=st.booleans()),
         "search": mapping(
             strategy=st.fixed_dictionaries(
-                {"name": st.just("darts")}, optional={"order": scalar_or_domain([1, 2]), "lr": reals(1e-4, 1.0)}
+                {"name": st.just("darts")},
+                optional={"order": scalar_or_domain([1, 2]), "lr": float_or_range(1e-4, 1.0)},
             ),
             level=scalar_or_domain(["layer", "channel", "neuron"]),
-            temperature=reals(0.1, 5.0) | mapping(start=reals(0.1, 5.0), end=reals(0.01, 0.1)),
-            epochs=wholes(2, 50),  # to be annealed takes two
-            optimiser=mapping(name=scalar_or_domain(["adam", "adamw", "sgd"]), lr=reals(1e-4, 1.0)),
+            temperature=float_or_range(0.1, 5.0)
+            | mapping(start=float_or_range(0.1, 5.0), end=float_or_range(0.01, 0.1)),
+            epochs=int_or_range(2, 50),  # annealing needs two
+            optimiser=mapping(name=scalar_or_domain(["adam", "adamw", "sgd"]), lr=float_or_range(1e-4, 1.0)),
         ),
         "derive": st.just({"top_k": "all"}),
-        "retrain": mapping(epochs=wholes(1, 50), optimiser=st.none() | st.just("sgd")),
+        "retrain": mapping(epochs=int_or_range(1, 50), optimiser=st.none() | st.just("sgd")),
         "compare": mapping(baselines=st.just(["original", "swish"]), seeds=st.integers(1, 9)),
     },
 )
@@ -207,7 +209,7 @@ def test_resolved_tree_and_yaml_give_the_same_study(tree: dict[str, Any]) -> Non
 
 @given(STUDIES)
 @settings(max_examples=25, deadline=None)
-def test_every_corner_of_a_study_that_loads_can_be_filled(tree: dict[str, Any]) -> None:
+def test_a_loaded_study_can_be_filled_with_the_extremes_of_its_domains(tree: dict[str, Any]) -> None:
     loaded = Study.from_tree(tree)
     for pick in (0, -1):
         spec = loaded.fill({name: parameter.extremes()[pick] for name, parameter in loaded.parameters.items()})
@@ -220,7 +222,7 @@ def test_spec_cannot_be_changed() -> None:
         spec.search.epochs = 3
 
 
-def test_fingerprint_ignores_what_may_change_and_nothing_else() -> None:
+def test_fingerprint_ignores_only_the_keys_that_may_change_between_runs() -> None:
     first = study()
     assert study(outer={"trials": 99}, compare={"seeds": 2, "baselines": ["relu"]}).fingerprint() == first.fingerprint()
     others = [
@@ -233,7 +235,7 @@ def test_fingerprint_ignores_what_may_change_and_nothing_else() -> None:
     assert len({first.fingerprint(), *(other.fingerprint() for other in others)}) == 6
 
 
-def test_differences_are_told_from_the_older_to_this_one() -> None:
+def test_differences_list_the_old_and_the_new_value_of_each_key() -> None:
     old = study(search={"epochs": 20, "strategy": {"name": "darts", "order": 2, "lr": 0.01}}, outer={"trials": 3})
     new = study(search={"epochs": {"low": 5, "high": 30}, "strategy": "darts"}, search_space=["relu", "tanh"])
     assert new.differences(old.tree) == [
@@ -244,7 +246,7 @@ def test_differences_are_told_from_the_older_to_this_one() -> None:
     ]
 
 
-def test_key_is_of_the_trial_alone() -> None:
+def test_key_depends_only_on_what_determines_the_trial() -> None:
     spec = study().spec
     assert len(spec.key()) == 16
     same = study(name="other", outer={"trials": 2, "pruner": "none"}, compare={"seeds": 1}).spec
@@ -253,8 +255,8 @@ def test_key_is_of_the_trial_alone() -> None:
     assert len({spec.key(), *(other.spec.key() for other in changed)}) == 5
 
 
-def test_all_shipped_studies_hold_together() -> None:
-    assert len(SHIPPED) == 4
+def test_all_shipped_studies_load_and_fit_the_schema() -> None:
+    assert len(SHIPPED) >= 4
     assert {"digits", "fashion_mnist", "cifar10", "user_template"} <= set(SHIPPED)
     schema = json_schema()
     for name in SHIPPED:
@@ -264,7 +266,7 @@ def test_all_shipped_studies_hold_together() -> None:
         jsonschema.validate(loaded.tree, schema)
 
 
-def test_schema_refuses_what_the_study_refuses_and_takes_short_forms() -> None:
+def test_schema_accepts_short_forms_and_refuses_what_the_study_refuses() -> None:
     schema = json_schema()
     jsonschema.validate({**LEAST, "search": {"temperature": 0.5, "epochs": {"low": 1, "high": 2}}}, schema)
     for wrong in ({**LEAST, "serach": {}}, {"task": TASK}, {**LEAST, "outer": {"trials": {"low": 1, "high": 2}}}):
@@ -272,7 +274,9 @@ def test_schema_refuses_what_the_study_refuses_and_takes_short_forms() -> None:
             jsonschema.validate(wrong, schema)
 
 
-def test_name_finds_the_shipped_study_and_a_path_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_loads_the_shipped_study_and_a_path_loads_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     text = "task: {dataset: digits, model: mlp}\nsearch_space: basic\n"
     for name in ("digits", "digits.yaml", "mine.yml"):
@@ -284,13 +288,13 @@ def test_name_finds_the_shipped_study_and_a_path_the_file(tmp_path: Path, monkey
     assert Study.load("mine.yml").name == "mine"
 
 
-def test_name_in_the_file_wins_over_the_name_of_the_file(tmp_path: Path) -> None:
+def test_name_key_takes_precedence_over_the_name_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: hers\ntask: {dataset: digits, model: mlp}\nsearch_space: basic\n")
     assert Study.load(path).name == "hers"
 
 
-def test_file_whose_name_cannot_be_a_study_s_gets_the_default(tmp_path: Path) -> None:
+def test_study_gets_the_default_name_if_the_file_s_name_is_not_valid(tmp_path: Path) -> None:
     path = tmp_path / "my study.yaml"
     path.write_text("task: {dataset: digits, model: mlp}\nsearch_space: basic\n")
     assert Study.load(path).name == "study"
@@ -307,12 +311,12 @@ def test_the_template_shows_every_key_with_its_default() -> None:
             return {place: tree}
         return {key: value for name, part in tree.items() for key, value in rows(part, (*place, name)).items()}
 
-    # those two differ from their defaults, and say so
+    # the template states that these two differ from their defaults
     changed = {("name",), ("task", "model")}
     written = rows(yaml.safe_load((shipped("studies") / "user_template.yaml").read_text()))
     template, least = rows(Study.load("user_template").tree), rows(study().tree)
     assert template.keys() == least.keys()
     assert len(template) > 35
     assert {key for key in template if template[key] != least[key]} == changed
-    # and each stands in the file itself, components by their names
+    # every key is in the file itself; components only by their names
     assert {key[:2] for key in least} <= {key[:2] for key in written}

@@ -1,4 +1,4 @@
-"""Search domains: what they become, where they may stand, and how a sampler's values become a trial."""
+"""Search domains: their parameters, where they are allowed, and how a sampler's values become a trial."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def study(**sections: Any) -> Study:
     return Study.from_tree({"task": TASK, "search_space": "basic", **sections})
 
 
-def only(**sections: Any) -> Any:
-    """The one parameter of a study."""
+def only_parameter(**sections: Any) -> Any:
+    """The parameter of a study that has exactly one."""
     (parameter,) = study(**sections).parameters.values()
     return parameter
 
 
-def test_whole_ends_make_whole_numbers() -> None:
-    assert only(search={"epochs": {"low": 5, "high": 25, "step": 10}}) == IntRange(low=5, high=25, step=10)
+def test_integer_ends_make_an_integer_range() -> None:
+    assert only_parameter(search={"epochs": {"low": 5, "high": 25, "step": 10}}) == IntRange(low=5, high=25, step=10)
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def test_whole_ends_make_whole_numbers() -> None:
         ({"search": {"strategy": {"name": "darts", "lr": {"low": 1, "high": 3}}}}, "search.strategy.lr"),
     ],
 )
-def test_whole_ends_make_floats_where_the_field_holds_a_float(sections: dict[str, Any], name: str) -> None:
+def test_integer_ends_make_a_float_range_where_the_field_is_a_float(sections: dict[str, Any], name: str) -> None:
     assert study(**sections).parameters == {name: FloatRange(low=1.0, high=3.0)}
 
 
-def test_whole_ends_make_floats_where_a_model_declares_a_float() -> None:
+def test_options_of_a_model_have_domains_of_their_declared_types() -> None:
     model = {"name": "mlp", "dropout": {"choice": [0.0, 0.5]}, "hidden": [{"low": 16, "high": 64, "log": True}, 64]}
     parameters = study(task={"dataset": "digits", "model": model}).parameters
     assert parameters == {
@@ -62,7 +62,7 @@ def test_choice_between_components_names_and_spaces() -> None:
     assert len(filled.search_space) > 4
 
 
-def test_subset_is_one_flag_a_function_by_canonical_name() -> None:
+def test_subset_is_one_flag_per_function_by_canonical_name() -> None:
     subset = study(search_space={"subset": ["relu", "swish", "sin"], "min": 2})
     assert subset.parameters == dict.fromkeys(
         ("search_space.relu", "search_space.silu", "search_space.sin"), Choice((True, False))
@@ -70,7 +70,7 @@ def test_subset_is_one_flag_a_function_by_canonical_name() -> None:
     assert subset.spec.search_space == ("relu", "silu", "sin")
 
 
-def test_subset_of_a_whole_space() -> None:
+def test_subset_of_a_named_space_has_all_its_functions() -> None:
     assert list(study(search_space={"subset": "basic"}).parameters) == [
         f"search_space.{name}" for name in ("relu", "tanh", "sigmoid", "identity")
     ]
@@ -81,19 +81,19 @@ SUBSET = {"subset": ["relu", "tanh", "sin", "silu"], "min": 2}
 
 
 @given(st.tuples(*[st.booleans()] * 4))
-def test_subset_never_falls_below_its_min_and_keeps_what_was_chosen(flags: tuple[bool, ...]) -> None:
+def test_subset_has_at_least_min_functions_and_keeps_the_chosen_ones(flags: tuple[bool, ...]) -> None:
     chosen = study(search_space=SUBSET).fill(dict(zip(FLAGS, flags, strict=True))).search_space
     on = [name for name, flag in zip(SUBSET["subset"], flags, strict=True) if flag]
     assert len(chosen) == max(2, len(on))
     assert set(on) <= set(chosen)
 
 
-def test_repair_switches_on_the_first_missing_functions_in_order() -> None:
+def test_too_small_subset_is_completed_by_the_first_functions_that_are_off() -> None:
     flags = dict.fromkeys(FLAGS, False) | {"search_space.sin": True}
     assert study(search_space=SUBSET).fill(flags).search_space == ("relu", "sin")
 
 
-def test_fill_puts_each_value_where_its_domain_stood() -> None:
+def test_fill_replaces_each_domain_by_its_value() -> None:
     searched = study(
         search={
             "strategy": {"name": "darts", "lr": {"low": 1e-4, "high": 1e-1, "log": True}},
@@ -123,29 +123,29 @@ def test_fill_of_a_study_without_domains_is_its_spec() -> None:
         ({"search.epochs": 6, "search.epoch": 6}, "search.epoch: unknown parameter. Did you mean 'search.epochs'?"),
     ],
 )
-def test_fill_refuses_what_no_sampler_may_say(params: dict[str, Any], line: str) -> None:
+def test_fill_refuses_missing_unknown_and_out_of_range_values(params: dict[str, Any], line: str) -> None:
     with pytest.raises(StudyError) as caught:
         study(search={"epochs": {"low": 5, "high": 9}}).fill(params)
     assert str(caught.value) == line
 
 
-def test_range_outside_its_field_is_refused_even_where_its_middle_is_inside() -> None:
+def test_range_that_leaves_its_field_is_refused_even_if_its_middle_is_valid() -> None:
     with pytest.raises(StudyError, match=r"^task.validation: must be less than 1, but got 1.5: the network"):
         study(task=TASK | {"validation": {"low": 0.1, "high": 1.5}})
 
 
-def test_domain_over_optimisers_survives_the_default_momentum() -> None:
+def test_choice_of_optimisers_is_valid_although_only_sgd_has_a_momentum() -> None:
     searched = study(search={"optimiser": {"name": {"choice": ["sgd", "adam"]}}})
     assert Study.from_tree(searched.tree) == searched
     assert searched.fill({"search.optimiser.name": "adam"}).search.optimiser.name == "adam"
 
 
-def test_component_may_have_an_option_called_like_a_domain_key() -> None:
+def test_component_may_have_an_option_with_the_name_of_a_domain_key() -> None:
     spec = study(task={"dataset": {"name": "my_pkg.data:make", "low": 3}, "model": "mlp"}).spec
     assert spec.task.dataset.options == {"low": 3}
 
 
-def test_points_make_the_grid_even_in_the_logarithm() -> None:
+def test_points_of_a_logarithmic_grid_are_even_in_the_logarithm() -> None:
     grid = FloatRange(low=1e-4, high=1e-1, log=True, points=4).grid()
     assert grid is not None
     assert grid == pytest.approx((1e-4, 1e-3, 1e-2, 1e-1))
@@ -170,14 +170,14 @@ def test_grid_and_representative_lie_within_the_range(a: float, b: float, log: b
 
 
 @given(st.integers(1, 500), st.integers(0, 40), st.integers(1, 9), st.booleans())
-def test_representative_of_a_whole_range_is_one_of_its_values(low: int, steps: int, step: int, log: bool) -> None:
+def test_representative_of_an_integer_range_is_one_of_its_values(low: int, steps: int, step: int, log: bool) -> None:
     domain = IntRange(low=low, high=low + steps * step, step=1 if log else step, log=log)
     assert domain.contains(domain.representative())
     assert domain.representative() in domain.grid()
     assert all(domain.contains(value) for value in domain.extremes())
 
 
-def test_choice_tells_true_from_one() -> None:
+def test_choice_distinguishes_true_from_one() -> None:
     assert Choice((1, 2)).contains(1)
     assert not Choice((1, 2)).contains(True)
     assert not Choice((True, False)).contains(1)

@@ -1,4 +1,4 @@
-"""`search.monitors`, `search.on_collapse` and `outer.prune_by` of a study: their forms, and what is refused."""
+"""`search.monitors`, `search.on_collapse` and `outer.prune_by` of a study: accepted forms and refused values."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def study(*monitors: Any, prune_by: str = "val_accuracy", **search: Any) -> Stud
     return Study.from_tree({**LEAST, "search": {"monitors": list(monitors), **search}, "outer": {"prune_by": prune_by}})
 
 
-def test_the_weights_are_watched_and_a_collapse_is_reported_by_default() -> None:
+def test_by_default_weights_are_monitored_and_a_collapse_is_reported() -> None:
     tree = Study.from_tree(LEAST).tree
     assert tree["search"]["monitors"] == [{"name": "weights"}]
     assert (tree["search"]["on_collapse"], tree["outer"]["prune_by"]) == ("report", "val_accuracy")
     assert study().spec.search.monitors == ()
 
 
-def test_a_name_a_mapping_and_a_domain_stand_side_by_side_and_survive_a_round_trip() -> None:
+def test_names_mappings_and_domains_can_be_mixed_and_survive_a_round_trip() -> None:
     factor = {"low": 1, "high": 2}
     written = study("weights", {"name": "hessian", "every": 1, "factor": factor}, epochs=40, on_collapse="roll_back")
     assert list(written.parameters) == ["search.monitors.1.factor"]
@@ -35,22 +35,24 @@ def test_a_name_a_mapping_and_a_domain_stand_side_by_side_and_survive_a_round_tr
     assert build_monitors(spec.search.monitors) == (Weights(), Hessian(every=1, factor=1.5))
 
 
-def test_the_schema_takes_what_the_study_takes() -> None:
+def test_the_schema_accepts_what_the_study_accepts() -> None:
     monitors = ["weights", {"name": "hessian", "every": {"choice": [1, 2]}}]
     tree = {**LEAST, "search": {"monitors": monitors, "on_collapse": "stop", "epochs": 40}}
     jsonschema.validate({**tree, "outer": {"prune_by": "identity_mass"}}, json_schema())
     Study.from_tree({**tree, "outer": {"prune_by": "identity_mass"}})
 
 
-def test_a_trials_key_tells_its_monitors_and_not_what_it_is_pruned_by() -> None:
-    keys = {study(*given).spec.key() for given in ((), ("weights",), ({"name": "weights", "most_identity": 0.5},))}
+def test_a_trials_key_depends_on_its_monitors_and_not_on_the_pruning_metric() -> None:
+    keys = {
+        study(*monitors).spec.key() for monitors in ((), ("weights",), ({"name": "weights", "most_identity": 0.5},))
+    }
     assert len(keys) == 3
     assert study("weights").spec.key() == study("weights", prune_by="identity_mass").spec.key()
     assert study("weights").fingerprint() != study("weights", prune_by="identity_mass").fingerprint()
 
 
 @pytest.mark.parametrize("metric", ["val_loss", "entropy", "identity_mass", "entropy.act1", "max_weight.layer1.0.act"])
-def test_what_a_search_or_its_monitors_measure_can_be_pruned_by(metric: str) -> None:
+def test_every_metric_of_the_search_or_its_monitors_can_prune(metric: str) -> None:
     assert study("weights", prune_by=metric).spec.outer.prune_by == metric
 
 
@@ -89,7 +91,8 @@ EAGER = {"name": "hessian", "start": 0, "window": 2, "lag": 1}
         (
             ["weights"],
             {"prune_by": "hessian_eigenvalue"},
-            "outer.prune_by: no monitor of the study measures 'hessian_eigenvalue'. Monitor 'hessian' measures it: add it to",
+            "outer.prune_by: no monitor of the study measures 'hessian_eigenvalue'. "
+            "Monitor 'hessian' measures it: add it to",
         ),
         (
             ["weights"],
@@ -99,7 +102,7 @@ EAGER = {"name": "hessian", "start": 0, "window": 2, "lag": 1}
         ([], {"prune_by": "entropy.act1"}, "Monitor 'weights' measures it: add it to search.monitors"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_trained(monitors: list, options: dict, line: str) -> None:
+def test_contradictions_are_refused_before_training(monitors: list, options: dict, line: str) -> None:
     with pytest.raises(StudyError) as caught:
         study(*monitors, **options)
     assert line in str(caught.value)

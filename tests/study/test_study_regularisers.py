@@ -1,4 +1,4 @@
-"""`search.regularisers` of a study: its forms, its domains, what is refused; and a trial that uses them."""
+"""`search.regularisers` of a study: accepted forms, domains, and refused values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def study(*regularisers: Any, **search: Any) -> Study:
     return Study.from_tree({**LEAST, "search": {"regularisers": list(regularisers), **search}})
 
 
-def test_there_are_none_by_default() -> None:
+def test_by_default_there_are_no_regularisers() -> None:
     assert Study.from_tree(LEAST).tree["search"]["regularisers"] == []
 
 
-def test_a_name_a_mapping_and_a_domain_stand_side_by_side_and_survive_a_round_trip() -> None:
+def test_names_mappings_and_domains_can_be_mixed_and_survive_a_round_trip() -> None:
     coefficient = {"low": 1, "high": 10, "log": True}
     written = study("l2", {"name": "entropy", "coefficient": coefficient, "start": {"choice": [0.2, 0.5]}})
     assert list(written.parameters) == ["search.regularisers.1.coefficient", "search.regularisers.1.start"]
@@ -37,18 +37,21 @@ def test_a_name_a_mapping_and_a_domain_stand_side_by_side_and_survive_a_round_tr
     ]
 
 
-def test_lambdas_are_a_list_of_numbers() -> None:
+def test_per_site_coefficients_are_a_list_of_numbers() -> None:
     spec = study({"name": "layer_mean", "per_site": [1, 0.5]}, level="channel").spec
     assert build_regularisers(spec.search.regularisers) == (LayerMean(per_site=(1.0, 0.5)),)
 
 
-def test_the_schema_takes_what_the_study_takes() -> None:
+def test_the_schema_accepts_what_the_study_accepts() -> None:
     tree = {**LEAST, "search": {"regularisers": ["l2", {"name": "entropy", "coefficient": {"low": 0.1, "high": 1.0}}]}}
     jsonschema.validate(tree, json_schema())
 
 
-def test_a_trials_key_tells_its_regularisers() -> None:
-    keys = {study(*given).spec.key() for given in ((), ("l2",), ({"name": "l2", "coefficient": 0.1},), ("entropy",))}
+def test_a_trials_key_depends_on_its_regularisers() -> None:
+    keys = {
+        study(*regularisers).spec.key()
+        for regularisers in ((), ("l2",), ({"name": "l2", "coefficient": 0.1},), ("entropy",))
+    }
     assert len(keys) == 4
 
 
@@ -71,13 +74,13 @@ def test_a_trials_key_tells_its_regularisers() -> None:
         ([{"name": "layer_mean", "delta": 1, "benchmark": "selu"}], {}, "its benchmark 'selu' is not among the candid"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_trained(regularisers: list, search: dict, line: str) -> None:
+def test_contradictions_are_refused_before_training(regularisers: list, search: dict, line: str) -> None:
     with pytest.raises(StudyError) as caught:
         study(*regularisers, **search)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_normaliser_that_may_be_drawn_must_fit_too() -> None:
+def test_every_normaliser_of_a_choice_must_fit_the_regulariser() -> None:
     with pytest.raises(StudyError, match=r"cannot be applied: .* \(with search.normaliser: 'affine'\)"):
         study("entropy", normaliser={"choice": ["softmax", "affine"]})

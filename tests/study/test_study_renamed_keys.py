@@ -1,4 +1,4 @@
-"""Old names of keys: accepted with one line that states the new name, its place, and nothing else changed."""
+"""Old names of keys are accepted with a warning of one line that names the new key; the study is the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def put(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def test_old_keys_mean_what_the_new_ones_do(caplog: pytest.LogCaptureFixture) -> None:
+def test_old_keys_give_the_same_study_as_the_new_keys(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         study = Study.from_yaml(YAML, "old.yaml")
     assert study.spec.redundancy.drop == "aliases"
@@ -48,7 +48,7 @@ def test_old_keys_mean_what_the_new_ones_do(caplog: pytest.LogCaptureFixture) ->
     assert Study.from_yaml(new).fingerprint() == study.fingerprint()
 
 
-def test_new_keys_are_not_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+def test_new_keys_log_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         Study.load("digits")
     assert not caplog.records
@@ -65,26 +65,26 @@ def test_every_renamed_key_keeps_its_value_and_its_place_in_the_tree(path: tuple
 
 
 @pytest.mark.parametrize("path", RENAMED, ids=lambda path: ".".join(path))
-def test_an_old_key_beside_its_new_name_is_refused(path: tuple[str, ...]) -> None:
+def test_an_old_key_together_with_its_new_name_is_refused(path: tuple[str, ...]) -> None:
     new = RENAMED[path]
     with pytest.raises(StudyError, match=f"is the old name of .*{new}': give one of them only"):
         rename_old_keys(put(path[:-1], {path[-1]: 1, new: 2}))
 
 
-def test_a_mistake_below_an_old_key_names_the_line_where_it_was_written() -> None:
+def test_a_mistake_below_an_old_key_is_reported_with_its_line() -> None:
     with pytest.raises(StudyError) as refused:
         Study.from_yaml(YAML.replace("widen: 4", "widen: 0.5"), "old.yaml")
     assert str(refused.value) == "old.yaml:6: redundancy.input_scale: must be at least 1, but got 0.5"
 
 
-def test_something_else_in_the_place_of_a_mapping_is_left_to_the_validation() -> None:
+def test_a_value_that_should_be_a_mapping_is_passed_on_to_the_validation() -> None:
     for tree in ({"hygiene": 3}, {"search": 3}, {"search": {"temperature": 0.5}}, {"search": None}):
         renamed, _, messages = rename_old_keys(tree)
         assert list(renamed.values()) == list(tree.values())
         assert len(messages) == ("hygiene" in tree)
 
 
-def test_a_study_that_was_run_under_the_old_names_is_the_same_study() -> None:
+def test_a_study_that_was_run_with_old_keys_has_no_differences() -> None:
     tree, source = read_text(YAML, "old.yaml")
     study = Study.from_tree(tree, source)
     old = {**study.tree, "hygiene": study.tree["redundancy"]}

@@ -1,4 +1,4 @@
-"""Reading and writing YAML: numbers, words, lines, and text that comes back as it was."""
+"""Reading and writing YAML: numbers, words, line numbers, and round trips."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_whole_numbers_are_ints(text: str, number: int) -> None:
 @pytest.mark.parametrize(
     "word", ["yes", "no", "on", "off", "y", "n", "010", "0x10", "1:30", "2024-01-01", "1.2.3", "e5"]
 )
-def test_surprises_of_older_yaml_stay_text(word: str) -> None:
+def test_words_that_older_yaml_converts_stay_text(word: str) -> None:
     assert value(word) == word
 
 
 @pytest.mark.parametrize("text", ["'1e-4'", '"20"', "'true'", "'null'"])
-def test_quoted_is_text(text: str) -> None:
+def test_quoted_values_are_text(text: str) -> None:
     assert value(text) == text[1:-1]
 
 
@@ -58,14 +58,14 @@ def test_only_true_and_false_are_booleans() -> None:
     assert value("") is None
 
 
-def test_infinity_and_not_a_number_are_read_as_such() -> None:
+def test_infinity_and_nan_are_floats() -> None:
     infinite, undefined = value("-.inf"), value(".nan")
     assert infinite == -math.inf
     assert isinstance(undefined, float)
     assert math.isnan(undefined)
 
 
-def test_every_path_has_the_line_of_its_key() -> None:
+def test_every_path_has_the_line_number_of_its_key() -> None:
     task = "task:\n  # a comment\n  dataset: digits\n  model:\n    name: mlp\n    hidden:\n      - 64\n      - 32\n"
     text = f"name: x\n\n{task}"
     _, source = read_text(text, "m.yaml")
@@ -79,10 +79,10 @@ def test_every_path_has_the_line_of_its_key() -> None:
     }
     assert {path: source.line(path) for path in lines} == lines
     assert source.place(("task", "model", "dropout")) == "m.yaml:6: "
-    assert source.place(("unheard",)) == "m.yaml:1: "
+    assert source.place(("unknown",)) == "m.yaml:1: "
 
 
-def test_anchors_are_read_and_bombs_are_refused() -> None:
+def test_anchors_are_accepted_and_exponential_expansion_is_refused() -> None:
     assert read_text("a: &x {lr: 1e-3}\nb: *x", "m.yaml")[0]["b"] == {"lr": 1e-3}
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
@@ -107,17 +107,17 @@ TREES = st.dictionaries(
 
 
 @given(TREES)
-def test_what_is_written_is_read_back(tree: dict[str, object]) -> None:
+def test_reading_a_written_tree_gives_the_same_tree(tree: dict[str, object]) -> None:
     assert read_text(write_text(tree), "m.yaml")[0] == tree
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), LEAVES, max_size=4))
-def test_other_readers_understand_what_is_written(tree: dict[str, object]) -> None:
+def test_a_written_tree_is_plain_yaml_for_other_readers(tree: dict[str, object]) -> None:
     assert yaml.safe_load(write_text(tree)) == tree
 
 
 @pytest.mark.parametrize("word", ["1e-4", "yes", "010", "1_0", "null", "2024-01-01", "1:30", "5."])
-def test_text_that_looks_like_something_else_is_quoted(word: str) -> None:
+def test_text_that_looks_like_another_type_is_quoted(word: str) -> None:
     written = write_text({"key": word})
     assert read_text(written, "m.yaml")[0] == {"key": word}
     assert yaml.safe_load(written) == {"key": word}

@@ -265,7 +265,7 @@ AFTER_GOOD = {
     ),
     "domain in a section that all trials share": (
         "outer: {trials: {low: 1, high: 9}}",
-        "m.yaml:3: outer.trials: `outer` is the same for every trial: a domain cannot stand here",
+        "m.yaml:3: outer.trials: `outer` is the same for every trial: a domain is not allowed here",
     ),
     "endless grid": (
         "search: {temperature: {low: 1, high: 2}}\nouter: {sampler: grid}",
@@ -345,8 +345,8 @@ WHOLE_TEXTS = {
     ),
     "validation of one": (
         "search_space: basic\ntask: {dataset: digits, model: mlp, validation: 1}",
-        "m.yaml:2: task.validation: must be less than 1, but got 1: the network's weights are trained on the examples "
-        "that are left",
+        "m.yaml:2: task.validation: must be less than 1, but got 1: the network's weights are trained on the "
+        "remaining examples",
     ),
     "validation of none": (
         "search_space: basic\ntask: {dataset: digits, model: mlp, validation: 0}",

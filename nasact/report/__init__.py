@@ -1,4 +1,4 @@
-"""The report room: statistics, tables, plots, progress and the final document, all from plain mappings.
+"""Reports: statistics, tables, plots, progress and the result document, all from plain mappings.
 
-Knows no torch, Optuna or MLflow; `import nasact.report` stays light, so that `nasact show` answers at once.
+Knows no Optuna or MLflow, and torch in one file only. `import nasact.report` stays fast, and `nasact show` with it.
 """

@@ -1,4 +1,4 @@
-"""The result document as pandas data frames, for notebooks and plots of one's own. pandas is imported when asked."""
+"""The result document as pandas data frames, for notebooks and further plots. pandas is imported on the first call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def trials_frame(document: Mapping[str, Any]) -> pandas.DataFrame:
-    """One row a trial: number, status, value, each parameter under its dotted path, each metric under its name."""
+    """One row per trial, by number. Columns: status, value, parameters by dotted path, metrics by name, reason."""
     import pandas as pd
 
     rows = [
@@ -28,7 +28,7 @@ def trials_frame(document: Mapping[str, Any]) -> pandas.DataFrame:
 
 
 def comparison_frame(document: Mapping[str, Any]) -> pandas.DataFrame:
-    """One row a network of the comparison: variant, seed, test accuracy (a fraction). Rows of one seed are paired."""
+    """One row per network of the comparison: variant, seed, test accuracy (a fraction). Rows of one seed are paired."""
     import pandas as pd
 
     rows = [

@@ -1,4 +1,4 @@
-"""How to read the comparison table, in words: the same text below the table, in the README and in the docs."""
+"""The legend of the comparison table: the same text below the table, in the README and in the docs."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ _SHORT = (
 
 
 def comparison_legend(*, short: bool = False) -> str:
-    """Explains the comparison table: one statement a line, or one sentence or two to print below the table."""
+    """The legend, one statement per line; `short`: two sentences to print below the table."""
     return _SHORT if short else "\n".join(_LINES)

@@ -1,6 +1,6 @@
-"""Live progress of a study on stderr: what is running, how good the best trial is, how long it will still take.
+"""Live progress of a study on stderr: running trials, accuracy of the best trial, estimated time to the end.
 
-Listens to the events of an engine and to nothing else; never writes to stdout.
+Receives the callbacks of an engine; never writes to stdout.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from nasact.report.tables import clock, duration, is_number, parameter_texts
+from nasact.report.number_text import clock_text, duration_text, is_number, percent_text, points_text
+from nasact.report.trials_table import parameter_texts
 from nasact.trial_status import TrialScore, best_trial
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "live", "plain", "silent"]
 
 HEARTBEAT = 60.0
-"""Seconds without a line after which plain output tells that it is still alive."""
+"""Plain output prints a line after this many seconds without one."""
 
-_SHOWN = {"train_loss": "loss", "val_accuracy": "val", "entropy": "entropy"}
+_EPOCH_METRICS = {"train_loss": "loss", "val_accuracy": "val", "entropy": "entropy"}
 
 
 class ReportLike(Protocol):
@@ -46,7 +47,7 @@ class ResultLike(Protocol):
 
 
 class ProgressView:
-    """Bars on a terminal, a line a trial elsewhere, nothing when silent. Use it as a context manager."""
+    """Bars on a terminal (`live`), else one line per trial (`plain`), or nothing (`silent`). A context manager."""
 
     def __init__(
         self, *, mode: Mode = "auto", console: Console | None = None, now: Callable[[], float] = time.monotonic
@@ -75,18 +76,18 @@ class ProgressView:
         self.close()
 
     def close(self) -> None:
-        """Take the bars off the terminal; what was printed as lines stays."""
+        """Remove the bars from the terminal; printed lines stay."""
         if self._bars:
             self._bars.stop()
 
     def study_started(self, total: int, *, finished: int = 0, best: tuple[float, int] | None = None) -> None:
-        """`total` trials are planned, `finished` of them done before; `best` is (accuracy, number) among those."""
+        """`total`: planned trials; `finished`: those of an earlier run; `best`: (accuracy, number) among them."""
         self._total, self._finished, self._best = total, finished, best
         self._last_line = self._now()
         self._refresh()
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> None:
-        # Trials are numbered from 0: the first one of a continued study tells how many were finished before.
+        # Trials are numbered from 0: the first number of a continued study is the count of those finished before.
         self._finished = max(self._finished, number - len(self._started))
         self._started[number] = self._now()
         self._fractions[number] = 0.0
@@ -95,15 +96,16 @@ class ProgressView:
             self._refresh()
 
     def report(self, number: int, report: ReportLike) -> None:
-        done = report.epoch / max(1, report.epochs)
-        # Search and retraining count half each: how long they take relative to each other is not known beforehand.
-        self._fractions[number] = done / 2 if report.phase == "search" else 0.5 + done / 2
+        phase_fraction = report.epoch / max(1, report.epochs)
+        # Search and retraining count half each, because their relative durations are not known in advance.
+        self._fractions[number] = phase_fraction / 2 if report.phase == "search" else 0.5 + phase_fraction / 2
         status = f"{report.phase} {report.epoch}/{report.epochs}"
         if self._bars:
             self._bars.trial(number, self._fractions[number], ", ".join([status, *metric_texts(report.metrics)]))
             self._refresh()
         elif self._now() - self._last_line >= HEARTBEAT:
-            self._line(f"trial {number}: {', '.join([status, *metric_texts(report.metrics)])}{self._eta_text()}")
+            details = ", ".join([status, *metric_texts(report.metrics)])
+            self._print_line(f"trial {number}: {details}{_left_text(self.eta())}")
 
     def trial_finished(self, number: int, result: ResultLike) -> None:
         seconds = self._now() - self._started.pop(number, self._now())
@@ -117,32 +119,32 @@ class ProgressView:
         best = best_trial(scores)
         self._best = None if best is None or best.value is None else (best.value, best.number)
         if self._bars:
-            self._bars.drop(number)
+            self._bars.remove_trial(number)
             self._refresh()
         if self._bars is None or result.status == "failed":
             outcome = outcome_text(result)
-            told = f": {outcome}" if outcome else ""
-            self._line(f"trial {number} {result.status} in {duration(seconds)}{told}{self._tail()}")
+            outcome = f": {outcome}" if outcome else ""
+            self._print_line(f"trial {number} {result.status} in {duration_text(seconds)}{outcome}{self._study_text()}")
 
     def compare_progress(self, done: int, total: int, label: str) -> None:
-        """`done` of `total` retrained networks are ready; `label` names the one that is being trained or was."""
+        """`done` of `total` networks of the comparison are trained; `label` names the current or last one."""
         if self._compare_started is None:
             self._compare_started = (self._now(), done)
-            self._line(f"comparing: {total} networks, each trained from scratch", plain_only=True)
-        since, before = self._compare_started
-        pace = (self._now() - since) / (done - before) if done > before else None
-        eta = None if pace is None else pace * (total - done)
+            self._print_line(f"comparing: {total} networks, each trained from scratch", plain_only=True)
+        start, done_before = self._compare_started
+        per_network = (self._now() - start) / (done - done_before) if done > done_before else None
+        eta = None if per_network is None else per_network * (total - done)
         if self._bars:
             self._bars.compare(done, total, label, eta)
         elif done == total or self._now() - self._last_line >= HEARTBEAT:
-            left = f", about {duration(eta)} left" if eta else ""
-            self._line(f"compared {done}/{total} ({label}){left}" if done < total else f"compared {done}/{total}")
+            details = f" ({label}){_left_text(eta)}" if done < total else ""
+            self._print_line(f"compared {done}/{total}{details}")
 
     def message(self, text: str) -> None:
-        self._line(text)
+        self._print_line(text)
 
     def eta(self) -> float | None:
-        """Seconds until the last trial ends, by the pace so far; None before there is one."""
+        """Estimated seconds until the last trial ends, from the durations so far; None as long as there are none."""
         running = sum(self._fractions.values())
         if self._seconds:
             return max(0.0, self._total - self._finished - running) * sum(self._seconds) / len(self._seconds)
@@ -151,15 +153,14 @@ class ProgressView:
         elapsed = max(self._now() - started for started in self._started.values())
         return elapsed / running * (self._total - self._finished - running)
 
-    def _eta_text(self) -> str:
-        eta = self.eta()
-        return f", about {duration(eta)} left" if eta else ""
+    def _best_text(self) -> str:
+        return f"best {percent_text(self._best[0])} % (trial {self._best[1]})" if self._best else ""
 
-    def _tail(self) -> str:
-        best = f"; best {100 * self._best[0]:.2f} % (trial {self._best[1]})" if self._best else ""
-        return f"{best}; {self._finished}/{self._total} trials{self._eta_text()}"
+    def _study_text(self) -> str:
+        best = f"; {self._best_text()}" if self._best else ""
+        return f"{best}; {self._finished}/{self._total} trials{_left_text(self.eta())}"
 
-    def _line(self, text: str, *, plain_only: bool = False) -> None:
+    def _print_line(self, text: str, *, plain_only: bool = False) -> None:
         if self.mode == "silent" or (plain_only and self._bars):
             return
         from rich.text import Text
@@ -169,15 +170,19 @@ class ProgressView:
 
     def _refresh(self) -> None:
         if self._bars:
-            best = f"best {100 * self._best[0]:.2f} % (trial {self._best[1]})" if self._best else ""
-            self._bars.study(self._finished, sum(self._fractions.values()), self._total, best, self.eta())
+            running = sum(self._fractions.values())
+            self._bars.study(self._finished, running, self._total, self._best_text(), self.eta())
+
+
+def _left_text(eta: float | None) -> str:
+    return f", about {duration_text(eta)} left" if eta else ""
 
 
 def metric_texts(metrics: Mapping[str, float]) -> list[str]:
-    """The few numbers of an epoch that fit on a line: accuracies in percent, the rest with three figures."""
+    """The main metrics of an epoch: accuracies in percent, others with three significant figures."""
     return [
         f"{short} {100 * metrics[name]:.1f} %" if name.endswith("accuracy") else f"{short} {metrics[name]:.3g}"
-        for name, short in _SHOWN.items()
+        for name, short in _EPOCH_METRICS.items()
         if is_number(metrics.get(name))
     ]
 
@@ -188,18 +193,18 @@ def outcome_text(result: ResultLike) -> str:
         return result.reason or "for an unknown reason"
     names = {"derived_val_accuracy": "derived", "search_val_accuracy": "mixture"}
     metrics = result.metrics
-    parts = [f"{text} {100 * metrics[name]:.2f} %" for name, text in names.items() if is_number(metrics.get(name))]
+    parts = [f"{text} {percent_text(metrics[name])} %" for name, text in names.items() if is_number(metrics.get(name))]
     if is_number(metrics.get("gap")):
-        parts.append(f"gap {100 * metrics['gap']:+.2f}")
+        parts.append(f"gap {points_text(metrics['gap'])}")
     if is_number(metrics.get("collapse_epoch")):
         back = metrics.get("rolled_back_to")
-        followed = f", rolled back to {back:.0f}" if is_number(back) else ""
-        parts.append(f"collapsed at epoch {metrics['collapse_epoch']:.0f}{followed}")
+        rollback = f", rolled back to {back:.0f}" if is_number(back) else ""
+        parts.append(f"collapsed at epoch {metrics['collapse_epoch']:.0f}{rollback}")
     return ", ".join(parts)
 
 
 class _Bars:
-    """The rich side: one bar for the study, one a running trial, one for the comparison."""
+    """The bars, by rich: one for the study, one per running trial, one for the comparison."""
 
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -221,8 +226,17 @@ class _Bars:
         self._ids: dict[str, TaskID] = {}
 
     def _show(
-        self, key: str, name: str, *, total: float, done: float, count: str = "", text: str = "", left: str = ""
+        self,
+        key: str,
+        name: str,
+        *,
+        total: float,
+        done: float,
+        count: str = "",
+        text: str = "",
+        eta: float | None = None,
     ) -> None:
+        left = f"{clock_text(eta)} left" if eta else ""
         if not self._ids:
             self._progress.start()
         if key not in self._ids:
@@ -230,7 +244,6 @@ class _Bars:
         self._progress.update(self._ids[key], total=total, completed=done, count=count, text=text, left=left)
 
     def study(self, finished: int, running: float, total: int, text: str, eta: float | None) -> None:
-        left = "" if not eta else f"{clock(eta)} left"
         self._show(
             "study",
             "trials",
@@ -238,17 +251,16 @@ class _Bars:
             done=finished + running,
             count=f"{finished}/{total}",
             text=text,
-            left=left,
+            eta=eta,
         )
 
     def trial(self, number: int, fraction: float, text: str) -> None:
         self._show(f"trial {number}", f"trial {number}", total=1.0, done=fraction, text=text)
 
     def compare(self, done: int, total: int, label: str, eta: float | None) -> None:
-        left = "" if not eta else f"{clock(eta)} left"
-        self._show("compare", "compare", total=total, done=done, count=f"{done}/{total}", text=label, left=left)
+        self._show("compare", "compare", total=total, done=done, count=f"{done}/{total}", text=label, eta=eta)
 
-    def drop(self, number: int) -> None:
+    def remove_trial(self, number: int) -> None:
         task = self._ids.pop(f"trial {number}", None)
         if task is not None:
             self._progress.remove_task(task)

@@ -1,6 +1,6 @@
-"""The final document of a study, printed by `nasact search --json`: a pure function of plain mappings.
+"""The result document of a study, as `nasact search --json` prints it: a pure function of plain mappings.
 
-Every field is described in docs/result-schema.md; a change that takes away or redefines a field raises `SCHEMA`.
+docs/result-schema.md describes every field. A change that removes or redefines a field increments `SCHEMA`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from typing import Any
 
 from nasact.files import json_ready
 from nasact.report import statistics
+from nasact.report.comparison import DERIVED, derived_contrasts, variant_functions
 from nasact.report.genotype_text import site_text
-from nasact.report.tables import DERIVED, best_number, contrasts_of, variant_functions
+from nasact.report.trials_table import best_trial_number
 from nasact.trial_status import STATUSES
 
 SCHEMA = 2
 """Schema 1 held nine fixed `metrics` per trial; schema 2 holds every metric that a trial of the study measured."""
 
 FIXED_METRICS = ("search_val_accuracy", "derived_val_accuracy", "gap", "entropy", "seconds")
-"""The `metrics` that every trial of every study has; null where a trial did not get that far."""
+"""The `metrics` of every trial of every study; null if the trial ended before it measured one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What produced the result: whatever a reader needs to run it again."""
+    """What produced the result, and what a reader needs to run the study again."""
 
     seed: int
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -47,13 +48,13 @@ def result_document(
     exports: Mapping[str, str] | None = None,
     mlflow: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document of a study in JSON types only; what was not computed is null or empty, never left out.
+    """The document of a study, in JSON types only; a field that was not computed is null or empty, never missing.
 
-    `study` holds `name`, `fingerprint`, `directory` and `tree`; `trials` are records as in `trials_table`; `genotype`
-    and `comparison` are the plain forms of the derived genotype and of its comparison; `mlflow` holds `tracking_uri`
-    and the run ids `study` and `trials`.
+    `study`: `name`, `fingerprint`, `directory` and `tree`. `trials`: records as for `trials_table`, and `left_out`.
+    `genotype`, `comparison`: their plain forms. `exports`: path by format. `mlflow`: `tracking_uri`, and the run ids
+    `study` and `trials`.
     """
-    best = next((trial for trial in trials if trial["number"] == best_number(trials)), None)
+    best = next((trial for trial in trials if trial["number"] == best_trial_number(trials)), None)
     metrics = (best or {}).get("metrics") or {}
     metric_names = _metric_names(trials)
     variants = {name: _variant(variant) for name, variant in (comparison or {}).get("variants", {}).items()}
@@ -70,7 +71,7 @@ def result_document(
         "gap": metrics.get("gap"),
         "variants": variants,
         "best_single": (comparison or {}).get("best_single") or None,
-        "contrasts": [contrast.to_dict() for contrast in contrasts_of(comparison)] if comparison else [],
+        "contrasts": [contrast.to_dict() for contrast in derived_contrasts(comparison)] if comparison else [],
         "exports": dict(exports or {}),
         "mlflow": {
             "tracking_uri": runs.get("tracking_uri"),
@@ -105,7 +106,7 @@ def _variant(variant: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "label": variant.get("label"),
         "functions": variant_functions(variant),
-        "test": summary(variant["test_accuracies"]),
+        "test": _accuracy_summary(variant["test_accuracies"]),
         "test_accuracies": list(variant["test_accuracies"]),
         "val_accuracy": variant.get("val_accuracy"),
         "diverged": len(variant.get("diverged") or ()),
@@ -113,8 +114,8 @@ def _variant(variant: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def summary(values: Sequence[float]) -> dict[str, Any] | None:
-    """Mean, standard deviation, 95 % interval and number of accuracies; None of none."""
+def _accuracy_summary(values: Sequence[float]) -> dict[str, Any] | None:
+    """Mean, standard deviation, 95 % interval and number of `values`; None if there are none."""
     if not values:
         return None
     interval = statistics.ci95(values)

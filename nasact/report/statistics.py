@@ -1,6 +1,6 @@
-"""What a handful of seeds allows one to say: pure functions on sequences of floats.
+"""Statistics of a few seeds: means, intervals, paired tests, verdicts. Pure functions on sequences of floats.
 
-Knows no tables, tasks or models. Nothing here calls an insignificant difference a gain.
+Knows no tables, tasks or models. Never calls a difference that is not significant a gain.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-LEVEL = 0.05
-EXACT_UP_TO = 16
+SIGNIFICANCE_LEVEL = 0.05
+MAX_EXACT_PAIRS = 16
+"""The permutation test is exact up to this many pairs (2^16 sign patterns), and Monte-Carlo above."""
 RESAMPLES = 100_000
 
 BETTER = "better"
@@ -21,11 +22,11 @@ UNDECIDED = "no significant difference"
 
 def mean(values: Sequence[float]) -> float:
     """The arithmetic mean of at least one finite value."""
-    return math.fsum(_finite(values)) / len(values)
+    return math.fsum(_require_finite(values)) / len(values)
 
 
 def std(values: Sequence[float]) -> float:
-    """The sample standard deviation (ddof 1); 0 for a single value, of which no spread is known."""
+    """The sample standard deviation (ddof 1); 0 for a single value, whose spread is unknown."""
     centre = mean(values)
     if len(values) == 1:
         return 0.0
@@ -33,7 +34,7 @@ def std(values: Sequence[float]) -> float:
 
 
 def ci95(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval of the mean by Student's t; None for a single value."""
+    """The 95 % confidence interval of the mean by Student's t; None for a single value."""
     centre, n = mean(values), len(values)
     if n == 1:
         return None
@@ -44,13 +45,13 @@ def ci95(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def smallest_p(n: int) -> float:
-    """The smallest p the exact two-sided sign-flip test can reach with `n` pairs: 2 / 2^n, never above 1."""
+    """The smallest p that the exact two-sided sign-flip test can reach with `n` pairs: 2 / 2^n, at most 1."""
     if n < 1:
         raise ValueError(f"`n >= 1` must hold, but got (n={n})")
     return min(1.0, 2.0 / 2.0**n)
 
 
-def seeds_needed(contrasts: int = 1, level: float = LEVEL) -> int:
+def seeds_needed(contrasts: int = 1, level: float = SIGNIFICANCE_LEVEL) -> int:
     """The fewest seeds with which one of `contrasts` Holm-corrected contrasts could fall below `level`."""
     n = 1
     while contrasts * smallest_p(n) >= level:
@@ -61,20 +62,20 @@ def seeds_needed(contrasts: int = 1, level: float = LEVEL) -> int:
 def paired_permutation_test(
     a: Sequence[float], b: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> float:
-    """Two-sided p of the sign-flip test of `mean(a - b) = 0`, pairs given by position (the seeds).
+    """Two-sided p-value of the sign-flip test of `mean(a - b) = 0`; values at the same position (seed) are a pair.
 
-    Exact by enumerating all 2^n sign patterns up to 16 pairs; above that Monte-Carlo with a fixed seed, where the
-    observed pattern counts as one of the draws so that p is never zero.
+    Exact up to 16 pairs, by enumeration of all 2^n sign patterns. Above, Monte-Carlo with `resamples` draws from a
+    fixed `seed`; the observed pattern counts as one more draw, so that p is never zero.
     """
     differences = paired_differences(a, b)
     scale = math.fsum(abs(d) for d in differences)
     if scale == 0.0:
         return 1.0
-    # Sums that are equal on paper differ by rounding: without the tolerance ties would be lost at random.
+    # Sums that are equal in exact arithmetic differ by rounding: without the tolerance, ties would be missed at random.
     threshold = abs(math.fsum(differences)) - 1e-9 * scale
-    if len(differences) > EXACT_UP_TO:
+    if len(differences) > MAX_EXACT_PAIRS:
         return _monte_carlo_p(differences, threshold, resamples, seed)
-    sums = [differences[0]]  # the first sign is fixed: the other half of the patterns mirrors this one
+    sums = [differences[0]]  # the first sign is fixed: the other half of the patterns has the same absolute sums
     for difference in differences[1:]:
         sums = [total + difference for total in sums] + [total - difference for total in sums]
     return sum(abs(total) >= threshold for total in sums) / len(sums)
@@ -85,22 +86,22 @@ def _monte_carlo_p(differences: Sequence[float], threshold: float, resamples: in
 
     generator = np.random.default_rng(seed)
     values = np.asarray(differences)
-    extreme, done = 0, 0
-    while done < resamples:
-        count = min(10_000, resamples - done)
+    extreme, drawn = 0, 0
+    while drawn < resamples:
+        count = min(10_000, resamples - drawn)
         signs = generator.integers(0, 2, size=(count, len(values)), dtype=np.int8) * 2.0 - 1.0
         extreme += int(np.count_nonzero(np.abs(signs @ values) >= threshold))
-        done += count
+        drawn += count
     return (extreme + 1) / (resamples + 1)
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values, in the order given."""
     adjusted = [0.0] * len(pvalues)
-    running = 0.0
+    largest = 0.0
     for rank, index in enumerate(sorted(range(len(pvalues)), key=lambda i: pvalues[i])):
-        running = max(running, (len(pvalues) - rank) * pvalues[index])
-        adjusted[index] = min(1.0, running)
+        largest = max(largest, (len(pvalues) - rank) * pvalues[index])
+        adjusted[index] = min(1.0, largest)
     return adjusted
 
 
@@ -111,17 +112,17 @@ class Contrast:
     other: str
     n: int
     difference: float
-    """mean(derived - other): positive where the derived network did better."""
+    """mean(derived - other): positive if the derived network is better."""
     ci95: tuple[float, float] | None
     p: float
     p_holm: float
     verdict: str
-    """`better`, `worse` or `no significant difference`, by `p_holm` at the level of 0.05."""
+    """`better`, `worse` or `no significant difference`: `p_holm` against the significance level, 0.05."""
     text: str
-    """The verdict in words; says so where the seeds were too few to ever decide."""
+    """The verdict in words. It says so if the seeds were too few for any significant difference."""
 
     @property
-    def too_few(self) -> bool:
+    def too_few_seeds(self) -> bool:
         return self.text.startswith("too few")
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,9 +132,9 @@ class Contrast:
 
 
 def compare_variants(
-    derived: Sequence[float], others: Mapping[str, Sequence[float]], *, level: float = LEVEL
+    derived: Sequence[float], others: Mapping[str, Sequence[float]], *, level: float = SIGNIFICANCE_LEVEL
 ) -> list[Contrast]:
-    """One contrast for each of `others`, Holm-corrected over all of them, in the order given."""
+    """One contrast per variant in `others`, in their order, with Holm's correction over all of them."""
     pvalues = [paired_permutation_test(derived, values) for values in others.values()]
     contrasts = []
     for (name, values), p, adjusted in zip(others.items(), pvalues, holm(pvalues), strict=True):
@@ -170,13 +171,13 @@ def _verdict(differences: Sequence[float], p_holm: float, contrasts: int, level:
 
 
 def paired_differences(a: Sequence[float], b: Sequence[float]) -> list[float]:
-    """`a - b` by position; both must hold the same seeds."""
+    """`a - b` by position; both must have the same seeds in the same order."""
     if len(a) != len(b):
-        raise ValueError(f"pairs need sequences of one length, but got {len(a)} and {len(b)} values")
-    return [x - y for x, y in zip(_finite(a), _finite(b), strict=True)]
+        raise ValueError(f"paired values need sequences of equal length, but got {len(a)} and {len(b)} values")
+    return [x - y for x, y in zip(_require_finite(a), _require_finite(b), strict=True)]
 
 
-def _finite(values: Sequence[float]) -> Sequence[float]:
+def _require_finite(values: Sequence[float]) -> Sequence[float]:
     if not values:
         raise ValueError("at least one value is needed, but got none")
     for value in values:

@@ -1,4 +1,4 @@
-"""A table as plain data, and its two renderings (rich for terminals, markdown for files) from the same rows."""
+"""A table as plain data, with two renderings of the same rows: rich for terminals, markdown for files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nasact.errors import one_line
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-_GAP = 2  # between two columns: one of padding, one of the box
+_GAP = 2  # characters between two columns: one of padding, one of the box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,11 @@ class Column:
     header: str
     right: bool = False
     long: Literal["keep", "wrap", "cut"] = "keep"
-    """Where the terminal is too narrow: keep the cell whole, wrap it over lines, or cut it with an ellipsis."""
+    """If the terminal is too narrow: keep the cell on one line, wrap it over lines, or cut it with an ellipsis."""
     hidden_below: int = 0
-    """Left out in terminals narrower than this: what it says is also told elsewhere."""
+    """Omitted in terminals narrower than this many characters; the same information must be elsewhere."""
     styles: Mapping[str, str] = field(default_factory=dict)
-    """SeedRun text to rich style."""
+    """Text of a cell -> its rich style."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class Table:
 
 
 def _grid(table: Table, width: int) -> Any:
+    """The table as a rich table for a terminal of `width` characters."""
     from rich import box
     from rich.table import Table as Grid
     from rich.text import Text
@@ -58,15 +59,15 @@ def _grid(table: Table, width: int) -> Any:
     widest = [max(len(cell) for cell in cells) for cells in zip([c.header for c in columns], *rows, strict=True)]
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for i, column in enumerate(columns):
-        # rich takes width from every column alike: without limits one long cell starves all the short ones.
-        rest = width - sum(widest) + widest[i] - _GAP * (len(columns) - 1)
+        # rich shrinks all columns by the same rule: without limits, one long cell makes the short ones unreadable.
+        remaining = width - sum(widest) + widest[i] - _GAP * (len(columns) - 1)
         grid.add_column(
             Text(column.header),
             justify="right" if column.right else "left",
             no_wrap=column.long != "wrap",
             overflow="ellipsis" if column.long == "cut" else "fold",
             min_width=widest[i] if column.long == "keep" else None,
-            max_width=max(len(column.header), rest) if column.long == "cut" else None,
+            max_width=max(len(column.header), remaining) if column.long == "cut" else None,
         )
     for row in rows:
         grid.add_row(*(Text(cell, style=c.styles.get(cell, "")) for cell, c in zip(row, columns, strict=True)))
@@ -74,7 +75,7 @@ def _grid(table: Table, width: int) -> Any:
 
 
 def markdown(table: Table) -> str:
-    """The same rows as a markdown table, title above and notes below."""
+    """The table in markdown, its title above and its notes below."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in cells) + " |"

@@ -1,4 +1,4 @@
-"""The result document, a preview and lists on a terminal: what `nasact search`, `show`, `check` and `list` print."""
+"""The output of `nasact search`, `show`, `check` and `list` on a terminal: a result document, a preview, lists."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from nasact.report.comparison_table import comparison_table
+from nasact.report.genotype_table import genotype_table
 from nasact.report.legend import comparison_legend
-from nasact.report.redundancy import redundancy_facts, redundancy_table
+from nasact.report.number_text import duration_text, percent_text, points_text
+from nasact.report.redundancy_table import redundancy_facts, redundancy_table
 from nasact.report.table import Column, Table
-from nasact.report.tables import comparison_table, duration, genotype_table, trials_table
+from nasact.report.trials_table import trials_table
 
-_MOST_TRIALS = 30
+_MAX_TRIALS = 30
 _GAP = 2  # spaces between two columns of a list
-_LONG = 50  # characters of a fact that gets lines of its own
+_LONG = 50  # a fact with more characters than this starts on a new line
 
 
 def print_result(document: Mapping[str, Any], console: Console | None = None) -> None:
-    """Trials, genotype, comparison and how to read it; what is not there yet is left out."""
+    """Print the trials, the genotype, the comparison and its legend, as far as the document has them."""
     console = console or _console()
     trials = document["trials"]
     records = sorted(trials["records"], key=lambda trial: trial["number"])
-    shown = records if len(records) <= _MOST_TRIALS else _best_trials(records)
+    shown = records if len(records) <= _MAX_TRIALS else _best_trials(records)
     console.print(trials_table(shown))
     counts = [f"{count} {status}" for status, count in trials["counts"].items() if count]
     console.print(Text(", ".join(counts), style="dim"))
@@ -38,12 +41,12 @@ def print_result(document: Mapping[str, Any], console: Console | None = None) ->
         console.print(Text(comparison_legend(short=True), style="dim"))
     seconds = document["provenance"].get("seconds")
     if seconds:
-        console.print(Text(f"{duration(seconds)} in all", style="dim"))
+        console.print(Text(f"{duration_text(seconds)} in all", style="dim"))
 
 
 def _best_trials(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     best = sorted(records, key=lambda trial: -(trial["value"] if trial["value"] is not None else -1.0))
-    return best[:_MOST_TRIALS]
+    return best[:_MAX_TRIALS]
 
 
 def _gap_text(document: Mapping[str, Any]) -> Text:
@@ -51,17 +54,17 @@ def _gap_text(document: Mapping[str, Any]) -> Text:
     if mixture is None or derived is None:
         return Text("")
     return Text(
-        f"validation accuracy: mixture {100 * mixture:.2f} %, derived and retrained {100 * derived:.2f} %; "
-        f"discretisation gap {100 * (mixture - derived):+.2f} points",
+        f"validation accuracy: mixture {percent_text(mixture)} %, derived and retrained {percent_text(derived)} %; "
+        f"discretisation gap {points_text(mixture - derived)} points",
         style="dim",
     )
 
 
-def print_preview(seen: Mapping[str, Any], command: str, console: Console | None = None) -> None:
-    """What `nasact check` found out, and the `command` that runs the study."""
+def print_preview(preview: Mapping[str, Any], command: str, console: Console | None = None) -> None:
+    """Print the plain form of a preview (`nasact check`), and the `command` that runs the study."""
     console = console or _console()
     sites = Table(
-        title=f"Study {seen['study']}: {counted(len(seen['sites']), 'activation site')} in {seen['model']}",
+        title=f"Study {preview['study']}: {count_text(len(preview['sites']), 'activation site')} in {preview['model']}",
         columns=(
             Column(header="site"),
             Column(header="own function"),
@@ -72,29 +75,29 @@ def print_preview(seen: Mapping[str, Any], command: str, console: Console | None
         ),
         rows=tuple(
             (site["name"], site["function"], site["kind"], site["input"], str(site["alphas"]), site["kernel"])
-            for site in seen["sites"]
+            for site in preview["sites"]
         ),
         notes=(
-            *(f"not reached: {missed['name']}: {missed['reason']}" for missed in seen["unreachable"]),
-            *_kernels(seen["sites"]),
+            *(f"not reached: {site['name']}: {site['reason']}" for site in preview["unreachable"]),
+            *_kernel_notes(preview["sites"]),
         ),
     )
     console.print(sites)
     console.print()
-    console.print(redundancy_table(seen["redundancy"]))
-    for name, fact in redundancy_facts(seen["redundancy"]).items():
+    console.print(redundancy_table(preview["redundancy"]))
+    for name, fact in redundancy_facts(preview["redundancy"]).items():
         _print_fact(console, name, fact)
     console.print()
     console.print(Text("One batch, and what follows from it", style="bold"))
     facts = {
-        "candidates": ", ".join(seen["candidates"]),
-        "data": seen["data"],
-        "parameters": f"{seen['weights']:,} weights, {counted(seen['alphas'], 'alpha')}",
-        "first batch": f"training loss {seen['train_loss']:.4f}, validation loss {_loss(seen['val_loss'])}",
-        "memory": f"{max(1, seen['memory'] / 2**20):,.0f} MiB for parameters, optimisers and one batch (estimate)",
-        "search step": f"{1e3 * seen['search_step_seconds']:.1f} ms, {seen['search_steps']:,} steps a trial",
-        "one trial": f"about {duration(seen['trial_seconds'])}",
-        "whole study": f"at most about {duration(seen['study_seconds'])} with one worker ({seen['plan']})",
+        "candidates": ", ".join(preview["candidates"]),
+        "data": preview["data"],
+        "parameters": f"{preview['weights']:,} weights, {count_text(preview['alphas'], 'alpha')}",
+        "first batch": f"training loss {preview['train_loss']:.4f}, validation loss {_loss(preview['val_loss'])}",
+        "memory": f"{max(1, preview['memory'] / 2**20):,.0f} MiB for parameters, optimisers and one batch (estimate)",
+        "search step": f"{1e3 * preview['search_step_seconds']:.1f} ms, {preview['search_steps']:,} steps a trial",
+        "one trial": f"about {duration_text(preview['trial_seconds'])}",
+        "whole study": f"at most about {duration_text(preview['study_seconds'])} with one worker ({preview['plan']})",
     }
     for name, fact in facts.items():
         _print_fact(console, name, fact)
@@ -107,7 +110,7 @@ def _print_fact(console: Console, name: str, fact: str) -> None:
     console.print(Text(f"{name:13}" + _wrapped(fact, console.width, " " * 13)[13:]), soft_wrap=True)
 
 
-def counted(number: int, noun: str) -> str:
+def count_text(number: int, noun: str) -> str:
     """`1 site`, `2 sites`, `1,000 sites`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
@@ -117,9 +120,9 @@ def _loss(loss: float | None) -> str:
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
-    """A list of records that have the same keys: a table where the terminal is wide enough for all of it.
+    """Print records with equal keys as a table if the terminal is wide enough for it.
 
-    Elsewhere each record is its name, its second field beside it, and all that is left below, wrapped.
+    If not, each record is its first two fields on one line, and all others below, wrapped.
     """
     console = console or _console()
     console.print(Text(f"{title} ({len(rows)})", style="bold"))
@@ -148,7 +151,7 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], console: Console |
 
 
 def _wrapped(text: str, width: int, indent: str) -> str:
-    """At least 20 characters a line, however narrow the terminal; never broken inside of a word."""
+    """Indented lines of at most `width` characters, but with room for 20; words are never broken."""
     lines = textwrap.wrap(
         text,
         max(len(indent) + 20, width),
@@ -164,12 +167,12 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _kernels(sites: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which kernel computes the mixtures and why, a line for all sites of which the same is true."""
-    alike: dict[tuple[str, str], list[str]] = {}
+def _kernel_notes(sites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The kernel that computes the mixtures and the reason, one line per group of sites with the same answer."""
+    groups: dict[tuple[str, str], list[str]] = {}
     for site in sites:
-        alike.setdefault((site["kernel"], site["kernel_why"]), []).append(site["name"])
+        groups.setdefault((site["kernel"], site["kernel_why"]), []).append(site["name"])
     return [
-        f"kernel {kernel}{'' if len(alike) == 1 else ' at ' + ', '.join(names)}: {why}"
-        for (kernel, why), names in alike.items()
+        f"kernel {kernel}{'' if len(groups) == 1 else ' at ' + ', '.join(names)}: {why}"
+        for (kernel, why), names in groups.items()
     ]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nasact.outer.records import TrialRecord, best_so_far
-from nasact.report.tables import best_number
+from nasact.report.trials_table import best_trial_number
 from nasact.trial_status import STATUSES, TrialScore, best_trial
 
 VALUES = st.none() | st.floats(width=16) | st.sampled_from([0.5, 0.75])
@@ -42,4 +42,4 @@ def test_engines_and_tables_choose_the_same_trial(found: list[TrialScore]) -> No
     records = [TrialRecord(number=one.number, status=one.status, value=one.value) for one in found]  # type: ignore[arg-type]
     record = best_so_far(records)
     assert (None if record is None else record.number) == number
-    assert best_number([record.to_dict() for record in records]) == number
+    assert best_trial_number([record.to_dict() for record in records]) == number

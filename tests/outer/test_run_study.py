@@ -17,7 +17,7 @@ from nasact.outer.run import StudyResult, run_study
 from nasact.outer.store import StudyDirectory
 from nasact.outer.study_view import load_study_view
 from nasact.outer.trained_network import load_network
-from nasact.report.tables import trials_table
+from nasact.report.trials_table import trials_table
 from nasact.study import Study
 from nasact.tracking import NullTracker
 from nasact.training.metrics import evaluate

@@ -19,7 +19,7 @@ COMPARISON = {
 DOCUMENT = result_document(study={"name": "s"}, trials=TRIALS, provenance=Provenance(seed=0), comparison=COMPARISON)
 
 
-def test_trials_have_a_row_each_and_parameters_as_columns() -> None:
+def test_the_frame_of_trials_has_one_row_per_trial_and_parameters_as_columns() -> None:
     frame = trials_frame(DOCUMENT)
     assert list(frame.index) == [0, 1]
     assert list(frame["search.strategy.lr"]) == [0.01, 0.1]
@@ -43,7 +43,7 @@ def test_a_document_of_schema_1_gives_a_frame_too() -> None:
     assert trials_frame(older).loc[0, "max_weight"] == 0.8
 
 
-def test_the_comparison_has_a_row_a_network() -> None:
+def test_the_frame_of_a_comparison_has_one_row_per_network() -> None:
     frame = comparison_frame(DOCUMENT)
     assert len(frame) == 4
     assert frame.groupby("variant")["test_accuracy"].mean().round(3).to_dict() == {"derived": 0.91, "original": 0.895}

@@ -1,4 +1,4 @@
-"""The plots: what they show, in the same colours everywhere, and without text on text."""
+"""The plots: they show the right numbers, in the same style everywhere, and no text overlaps another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from nasact.report import plots
-from nasact.report.palette import LOOKS, looks
+from nasact.report.palette import STYLES, plot_styles
 
 BANK = ["relu", "tanh", "sigmoid", "identity"]
 PUBLISHED = [*BANK, "silu", "softsign", "softplus", "selu", "hard_sigmoid", "gelu", "elu", "softmax", "sin", "cos"]
@@ -67,7 +67,7 @@ def visible_texts(figure):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_text_lies_inside_and_on_no_other_text(name):
+def test_every_text_is_inside_the_figure_and_overlaps_no_other(name):
     figure = FIGURES[name]()
     assert isinstance(figure, Figure)
     texts = visible_texts(figure)
@@ -83,13 +83,13 @@ def test_every_text_lies_inside_and_on_no_other_text(name):
         assert min(overlap) <= 1.0, f"{a!r} overlaps {b!r}"
 
 
-def test_saved_figure_is_a_png_and_the_same_each_time(tmp_path):
+def test_equal_figures_give_equal_png_files(tmp_path):
     path = plots.save(FIGURES["weights of 1 site"](), tmp_path / "weights.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.read_bytes() == plots.png(FIGURES["weights of 1 site"]())
 
 
-def test_lines_are_the_weights_from_before_the_first_epoch():
+def test_lines_begin_with_the_weights_before_the_first_epoch():
     data = weights(2, BANK)
     figure = plots.weights_over_time(data, BANK)
     assert len(figure.axes) == 2
@@ -105,14 +105,14 @@ def test_bars_are_means_over_channels():
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.75, 0.25]
 
 
-def test_more_than_sixteen_sites_are_cut_and_it_says_so():
+def test_of_more_than_sixteen_sites_the_first_are_shown_as_the_title_says():
     figure = plots.final_weights({k: v[-1] for k, v in weights(17, BANK).items()}, BANK)
     assert len(figure.axes) == 16
     assert figure.texts[0].get_text() == "Final mixture weights (the first 16 of 17 sites)"
     assert "16 of 18" in plots.learned_shapes(genotype(18), evaluate, ranges=[(-1, 1)]).texts[0].get_text()
 
 
-def test_shapes_are_drawn_over_every_range_with_single_channels_behind_their_mean():
+def test_shapes_are_drawn_over_every_range_with_channels_behind_their_mean():
     figure = plots.learned_shapes(genotype(3), evaluate)
     assert len(figure.axes) == 9
     assert [axis.get_xlim() for axis in figure.axes[:3]] == [(-3, 3), (-10, 10), (-100, 100)]
@@ -120,7 +120,7 @@ def test_shapes_are_drawn_over_every_range_with_single_channels_behind_their_mea
     assert figure.axes[3].get_title(loc="left") == "features.1.act: 0.50 tanh + 0.50 sin"
 
 
-def test_what_has_no_shape_is_said_in_words():
+def test_a_site_without_a_scalar_function_shows_a_text():
     figure = plots.learned_shapes({"sites": {"head": gene("softmax")}}, lambda _, x: np.full_like(x, np.nan))
     assert {text.get_text() for axis in figure.axes for text in axis.texts} == {"no scalar function"}
 
@@ -129,30 +129,32 @@ def test_a_function_has_one_colour_in_every_plot():
     over_time = plots.weights_over_time(weights(1, BANK), BANK)
     bars = plots.final_weights({"act": [0.5, 0.5]}, ["tanh", "relu"])
     shapes = plots.learned_shapes({"sites": {"act": gene("relu")}}, evaluate)
-    relu = looks(["relu"])["relu"].colour.lower()
+    relu = plot_styles(["relu"])["relu"].colour.lower()
     assert to_hex(over_time.axes[0].lines[0].get_color()) == relu
     assert to_hex(bars.axes[0].patches[1].get_facecolor()) == relu
     assert to_hex(shapes.axes[0].lines[0].get_color()) == relu
 
 
-def test_published_functions_never_share_a_look_and_others_avoid_theirs():
-    alone = {name: looks([name])[name] for name in PUBLISHED}
+def test_published_functions_have_different_styles_and_others_avoid_them():
+    alone = {name: plot_styles([name])[name] for name in PUBLISHED}
     assert len(set(alone.values())) == len(PUBLISHED)
-    assert looks(PUBLISHED) == alone
-    mine = looks(["my_function", "another", *PUBLISHED])
+    assert plot_styles(PUBLISHED) == alone
+    mine = plot_styles(["my_function", "another", *PUBLISHED])
     assert len(set(mine.values())) == len(mine)
-    assert mine["my_function"] == looks(["my_function"])["my_function"]
-    assert set(looks(f"f{i}" for i in range(100)).values()) == set(LOOKS), "more names than looks: reused, not refused"
+    assert mine["my_function"] == plot_styles(["my_function"])["my_function"]
+    assert set(plot_styles(f"f{i}" for i in range(100)).values()) == set(STYLES), (
+        "more names than styles: reused, not refused"
+    )
 
 
-def test_the_models_own_function_that_joined_the_bank_is_named():
+def test_the_models_own_function_in_the_bank_is_named_original():
     figure = plots.final_weights({"act": [0.2, 0.3, 0.5]}, ["relu", "tanh"])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["relu", "tanh", "original"]
     with pytest.raises(ValueError, match="3 weights, but 1 names"):
         plots.final_weights({"act": [0.2, 0.3, 0.5]}, ["relu"])
 
 
-def test_plotting_needs_neither_torch_nor_pyplot():
+def test_plotting_imports_neither_torch_nor_pyplot():
     code = (
         "import sys, nasact.report.plots\n"
         "heavy = {'torch', 'matplotlib.pyplot'} & set(sys.modules)\n"

@@ -1,4 +1,4 @@
-"""The progress view fed with the events of an engine: bars, lines, silence, and never a byte on stdout."""
+"""The progress view receives the callbacks of an engine: bars, lines or silence, and never a byte on stdout."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run_trial(progress, number, clock, accuracy=None, status="complete", reason=
     progress.trial_finished(number, result(accuracy, status, reason))
 
 
-def test_plain_output_is_one_line_a_trial():
+def test_plain_output_is_one_line_per_trial():
     clock = Clock()
     progress, stream = view("plain", clock)
     with progress:
@@ -70,14 +70,14 @@ def test_plain_output_is_one_line_a_trial():
     ]
 
 
-def test_a_long_trial_gives_a_sign_of_life_once_a_minute():
+def test_a_long_trial_prints_a_line_once_a_minute():
     clock = Clock()
     progress, stream = view("plain", clock)
     progress.study_started(2)
     run_trial(progress, 0, clock, 0.9, seconds=200)
-    signs = stream.getvalue().splitlines()[:-1]
-    assert signs[0] == "trial 0: search 6/10, loss 0.234, val 96.5 %, entropy 1.25, about 5 min 40 s left"
-    assert len(signs) == 3
+    lines = stream.getvalue().splitlines()[:-1]
+    assert lines[0] == "trial 0: search 6/10, loss 0.234, val 96.5 %, entropy 1.25, about 5 min 40 s left"
+    assert len(lines) == 3
 
 
 def test_live_output_shows_trial_best_and_time_left():
@@ -102,7 +102,7 @@ def test_live_output_shows_trial_best_and_time_left():
 
 
 @pytest.mark.parametrize("mode", ["live", "plain", "silent"])
-def test_nothing_goes_to_stdout_and_silence_is_silent(mode, capsys):
+def test_nothing_is_printed_on_stdout_nor_in_silent_mode_on_stderr(mode, capsys):
     clock = Clock()
     with ProgressView(mode=mode, now=clock) as progress:
         progress.study_started(1)
@@ -114,12 +114,12 @@ def test_nothing_goes_to_stdout_and_silence_is_silent(mode, capsys):
     assert ("[bold]a line" in captured.err) == (mode != "silent")
 
 
-def test_without_a_terminal_it_is_plain(capsys):
+def test_without_a_terminal_the_output_is_plain(capsys):
     assert ProgressView().mode == "plain"
     assert ProgressView().console.stderr
 
 
-def test_a_continued_study_counts_what_was_finished_before():
+def test_a_continued_study_counts_the_trials_finished_before():
     clock = Clock()
     progress, stream = view("plain", clock)
     progress.study_started(10, best=(0.99, 2))
@@ -127,7 +127,7 @@ def test_a_continued_study_counts_what_was_finished_before():
     assert "best 99.00 % (trial 2); 8/10 trials, about 40.0 s left" in stream.getvalue()
 
 
-def test_time_left_is_unknown_at_first_then_follows_the_pace():
+def test_time_left_is_unknown_at_first_then_estimated_from_durations():
     clock = Clock()
     progress, _ = view("silent", clock)
     progress.study_started(2)
@@ -141,7 +141,7 @@ def test_time_left_is_unknown_at_first_then_follows_the_pace():
     assert progress.eta() == pytest.approx(10.0)
 
 
-def test_what_is_not_a_number_is_not_shown():
+def test_values_that_are_not_finite_numbers_are_not_shown():
     assert metric_texts({"train_loss": float("nan"), "val_accuracy": 0.5}) == ["val 50.0 %"]
     assert outcome_text(result(status="pruned")) == ""
     assert outcome_text(result(status="failed")) == "for an unknown reason"

@@ -1,4 +1,4 @@
-"""The result document: JSON, complete, and described field by field in the docs."""
+"""The result document: strict JSON, complete, every field described in the docs."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_without_comparison_and_trials_no_field_is_missing():
     }
 
 
-def test_it_is_strict_json():
+def test_the_document_is_strict_json():
     document = full()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     study = {"name": "x", "tree": {1: (math.nan, math.inf, 2)}}
@@ -113,7 +113,7 @@ def test_it_is_strict_json():
     assert odd["study"]["tree"] == {"1": [None, None, 2]}
 
 
-def test_it_tells_the_result():
+def test_the_document_holds_the_result():
     document = full()
     assert document["schema"] == SCHEMA == 2
     assert document["accuracy"]["test"]["mean"] == pytest.approx(0.972)

@@ -34,7 +34,7 @@ def pairs(low: int = 1, high: int = 8) -> st.SearchStrategy[tuple[list[float], l
 
 
 def brute_force(a: list[float], b: list[float]) -> float:
-    """Sign flips counted in whole numbers, where no tie can be lost to rounding."""
+    """The same p-value in integer arithmetic, in which rounding cannot hide a tie."""
     differences = [round((x - y) * 360) for x, y in zip(a, b, strict=True)]
     observed = abs(sum(differences))
     patterns = list(itertools.product((1, -1), repeat=len(differences)))
@@ -76,7 +76,7 @@ def test_permutation_test_agrees_with_scipy(n):
 
 
 @given(pairs(), st.randoms(use_true_random=False))
-def test_permutation_test_ignores_the_order_of_seeds_and_the_side(pair, random):
+def test_permutation_test_ignores_the_order_of_seeds_and_the_sign(pair, random):
     a, b = pair
     order = list(range(len(a)))
     random.shuffle(order)
@@ -87,12 +87,12 @@ def test_permutation_test_ignores_the_order_of_seeds_and_the_side(pair, random):
 
 
 @given(pairs(high=6), accuracies)
-def test_a_seed_without_a_difference_changes_no_p(pair, tie):
+def test_a_seed_without_a_difference_does_not_change_p(pair, tie):
     a, b = pair
     assert paired_permutation_test([*a, tie], [*b, tie]) == paired_permutation_test(a, b)
 
 
-def test_all_ties_give_one():
+def test_p_is_one_if_all_pairs_are_ties():
     assert paired_permutation_test([0.9] * 5, [0.9] * 5) == 1.0
     assert paired_permutation_test([0.9] * 30, [0.9] * 30) == 1.0
 
@@ -104,7 +104,7 @@ def test_smallest_p_is_reached_when_every_seed_agrees(n):
     assert smallest_p(n) == 2 / 2**n
 
 
-def test_monte_carlo_continues_the_exact_test():
+def test_monte_carlo_agrees_with_the_exact_test():
     generator = np.random.default_rng(3)
     a, b = list(generator.normal(0.4, 1.0, 17)), [0.0] * 17
     sums = np.array([0.0])
@@ -117,7 +117,7 @@ def test_monte_carlo_continues_the_exact_test():
     assert paired_permutation_test([1.0] * 40, [0.0] * 40, resamples=999) == 1 / 1000, "never zero"
 
 
-def test_under_the_null_hypothesis_p_is_below_the_level_no_more_often_than_the_level():
+def test_under_the_null_hypothesis_the_rate_of_false_positives_is_at_most_the_level():
     generator = np.random.default_rng(0)
     draws = generator.normal(size=(400, 8))
     hits = sum(paired_permutation_test(list(row), [0.0] * 8) < 0.05 for row in draws)
@@ -146,7 +146,7 @@ def test_holm_keeps_order_and_is_never_below_p(pvalues):
 
 @settings(max_examples=200)
 @given(pairs(low=1, high=9), st.lists(st.integers(0, 8), min_size=1, max_size=3))
-def test_an_insignificant_gain_is_never_called_a_gain(pair, shifts):
+def test_a_difference_that_is_not_significant_is_never_called_a_gain(pair, shifts):
     derived, base = pair
     others = {f"other{i}": base[s % len(base) :] + base[: s % len(base)] for i, s in enumerate(shifts)}
     for contrast in compare_variants(derived, others):
@@ -160,12 +160,12 @@ def test_an_insignificant_gain_is_never_called_a_gain(pair, shifts):
         assert contrast.ci95 is None or contrast.ci95[0] <= contrast.difference <= contrast.ci95[1]
 
 
-def test_five_seeds_are_too_few_and_it_says_so():
+def test_the_verdict_of_five_seeds_says_that_they_are_too_few():
     (contrast,) = compare_variants([0.9, 0.91, 0.92, 0.93, 0.94], {"relu": [0.1] * 5})
     assert contrast.p == 0.0625
     assert contrast.verdict == UNDECIDED
     assert contrast.text == "too few seeds to tell (smallest possible p = 0.06)"
-    assert contrast.too_few
+    assert contrast.too_few_seeds
 
 
 def test_holm_may_need_more_seeds_than_one_test():
@@ -199,6 +199,6 @@ def test_enough_seeds_decide_both_ways():
     ],
     ids=["empty", "nan", "unpaired", "no seeds"],
 )
-def test_what_cannot_be_computed_is_refused(call, message):
+def test_bad_values_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

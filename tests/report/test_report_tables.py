@@ -9,21 +9,14 @@ import sys
 import pytest
 from rich.console import Console
 
+from nasact.report.comparison_table import comparison_table
+from nasact.report.genotype_table import genotype_table
 from nasact.report.genotype_text import genotype_text, site_means, site_text
 from nasact.report.legend import comparison_legend
+from nasact.report.number_text import clock_text, duration_text, interval_text
 from nasact.report.result import Provenance, result_document
 from nasact.report.table import Column, Table, markdown
-from nasact.report.tables import (
-    best_number,
-    clock,
-    collapse_text,
-    comparison_table,
-    duration,
-    genotype_table,
-    interval_text,
-    parameter_texts,
-    trials_table,
-)
+from nasact.report.trials_table import best_trial_number, collapse_text, parameter_texts, trials_table
 
 
 def gene(*functions, weights=None, betas=None):
@@ -75,7 +68,7 @@ def test_comparison_names_no_winner_with_too_few_seeds():
     )
 
 
-def test_comparison_with_enough_seeds_tells_better_worse_and_undecided():
+def test_comparison_with_enough_seeds_is_better_worse_or_undecided():
     table = comparison_table(comparison(seeds=8))
     assert [row[0] for row in table.rows] == ["derived", "original", "best single (tanh)", "random mixture"]
     assert [row[-1] for row in table.rows] == ["", "derived better", "no significant difference", "derived worse"]
@@ -91,7 +84,7 @@ def test_one_seed_has_no_interval():
     assert {row[-1] for row in table.rows[1:]} == {"too few seeds", "the same in every seed"}
 
 
-def test_runs_that_diverged_and_genotypes_that_differ_by_seed_are_told():
+def test_comparison_names_diverged_runs_and_genotypes_that_differ_by_seed():
     plain = comparison(seeds=8)
     plain["variants"]["random_mixture"] |= {"diverged": [3], "genotypes": [genotype(a=gene("sin"))] * 8}
     table = comparison_table(plain)
@@ -99,18 +92,18 @@ def test_runs_that_diverged_and_genotypes_that_differ_by_seed_are_told():
     assert table.notes == ("random mixture: 1 of 8 runs diverged; each counts as accuracy 0.",)
 
 
-def test_intervals_are_cut_at_what_an_accuracy_can_be():
+def test_intervals_are_cut_off_at_0_and_100_percent():
     assert interval_text((0.4349, 1.0451)) == "43.49–100.00"
     assert interval_text((-0.1, 0.25)) == "0.00–25.00"
     assert interval_text(None) == "–"
 
 
-def test_variant_without_a_run_and_comparison_without_derived_are_shown_without_claims():
+def test_variant_without_runs_and_comparison_without_derived_have_no_verdict():
     table = comparison_table({"variants": {"relu": {"test_accuracies": []}}})
     assert table.rows == (("relu", "–", "–", "–", "0", "", "", ""),)
 
 
-def test_genotype_in_words():
+def test_genotype_text_is_one_function_a_list_or_counts():
     assert genotype_text(None) == "–"
     assert genotype_text(genotype(a=gene("relu"), b=gene("relu"))) == "relu"
     assert genotype_text(genotype(a=gene("relu"), b=gene("tanh"))) == "relu, tanh"
@@ -136,7 +129,7 @@ def test_genotype_table_shows_spread_over_channels_and_parameters():
     )
 
 
-def test_trials_table_tells_below_which_searches_collapsed_and_what_followed():
+def test_notes_of_the_trials_table_name_collapsed_searches_and_what_followed():
     collapse = {
         "monitor": "weights",
         "epoch": 7,
@@ -149,11 +142,11 @@ def test_trials_table_tells_below_which_searches_collapsed_and_what_followed():
     assert collapse_text({**collapse, "action": "stopped", "rolled_back_to": None}).endswith("identity): stopped")
     trials = [{"number": 0, "status": "complete"}, {"number": 1, "status": "complete", "collapse": text}]
     document = result_document(study={"name": "s"}, trials=trials, provenance=Provenance(seed=0))
-    for shown in (trials, document["trials"]["records"]):
-        assert trials_table(shown).notes[1:] == (f"trial 1 {text}",)
+    for records in (trials, document["trials"]["records"]):
+        assert trials_table(records).notes[1:] == (f"trial 1 {text}",)
 
 
-def test_trials_table_marks_the_best_completed_trial_and_tells_why_one_failed():
+def test_trials_table_marks_the_best_complete_trial_and_shows_the_reason_of_a_failure():
     trials = [
         trial(0, derived=0.94),
         trial(1, "failed", reason="loss became nan\nin epoch 3"),
@@ -162,7 +155,7 @@ def test_trials_table_marks_the_best_completed_trial_and_tells_why_one_failed():
         trial(4, "running"),
     ]
     table = trials_table(trials)
-    assert best_number(trials) == 2
+    assert best_trial_number(trials) == 2
     assert [row[0] for row in table.rows] == ["0", "1", "* 2", "3", "4"]
     assert [row[1] for row in table.rows] == ["complete", "failed", "complete", "pruned", "running"]
     assert table.rows[2][2:] == ("96.00", "95.00", "-1.00", "0:12", "lr 0.01")
@@ -170,19 +163,19 @@ def test_trials_table_marks_the_best_completed_trial_and_tells_why_one_failed():
     assert "loss became nan in epoch 3" in printed(table, 120)
 
 
-def test_a_trial_that_shares_anothers_result_says_so():
+def test_a_trial_that_shares_a_result_names_the_other_trial():
     record = {"number": 4, "status": "complete", "params": {"lr": 0.1}, "value": 0.93, "reused_from": 2}
     table = trials_table([record])
     assert table.rows == (("* 4", "as 2", "93.00", "–", "–", "–", "lr 0.1"),)
 
 
-def test_no_trials_make_an_empty_table():
+def test_without_trials_the_table_is_empty():
     assert trials_table([]).rows == ()
-    assert best_number([trial(0)]) is None
+    assert best_trial_number([trial(0)]) is None
     assert printed(trials_table([]), 80).startswith("Trials")
 
 
-def test_parameters_are_named_as_short_as_unambiguous():
+def test_parameters_have_the_shortest_unambiguous_names():
     params = {
         "search.strategy.lr": 0.031234,
         "search.optimiser.lr": 1e-3,
@@ -224,14 +217,14 @@ def test_markdown_has_the_same_rows_and_escapes_pipes():
         assert all(cell in rich_text and cell in md for cell in row)
 
 
-def test_text_with_brackets_is_not_taken_for_markup():
+def test_text_with_brackets_is_not_interpreted_as_markup():
     table = Table(title="[red]T", columns=(Column(header="[b]h"),), rows=(("[bold]x[/bold]",),))
     assert "[bold]x[/bold]" in printed(table, 80)
 
 
-def test_times():
-    assert [clock(x) for x in (8.4, 185, 7800, None, float("nan"))] == ["0:08", "3:05", "2:10:00", "–", "–"]
-    assert [duration(x) for x in (8.24, 59.97, 185, 7800, None)] == [
+def test_durations_as_clock_and_with_units():
+    assert [clock_text(x) for x in (8.4, 185, 7800, None, float("nan"))] == ["0:08", "3:05", "2:10:00", "–", "–"]
+    assert [duration_text(x) for x in (8.24, 59.97, 185, 7800, None)] == [
         "8.2 s",
         "1 min 00 s",
         "3 min 05 s",
@@ -240,7 +233,7 @@ def test_times():
     ]
 
 
-def test_how_to_read_explains_every_column_that_needs_it():
+def test_the_legend_explains_every_column_that_needs_it():
     assert 4 <= len(comparison_legend().splitlines()) <= 6
     for word in ("test acc.", "95 % interval", "diff.", "Holm p", "no significant difference", "too few seeds"):
         assert word in comparison_legend()
@@ -249,8 +242,9 @@ def test_how_to_read_explains_every_column_that_needs_it():
 
 def test_tables_print_without_heavy_imports():
     code = (
-        "import sys, nasact.report, nasact.report.tables, nasact.report.legend, nasact.report.progress, "
-        "nasact.report.statistics, nasact.report.result\n"
+        "import sys, nasact.report, nasact.report.comparison_table, nasact.report.genotype_table, "
+        "nasact.report.trials_table, nasact.report.legend, nasact.report.progress, nasact.report.statistics, "
+        "nasact.report.result\n"
         "heavy = {'torch', 'scipy', 'matplotlib', 'numpy', 'optuna', 'mlflow', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

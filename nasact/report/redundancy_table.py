@@ -1,4 +1,4 @@
-"""The redundancy of a study's candidate set as a table and a few lines, from the plain document that `check` has."""
+"""The redundancy of a study's candidate set as a table and as facts, from the plain document of `nasact check`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from nasact.report.table import Column, Table
 
-_MOST_TERMS = 2  # of a combination that is spelt out in a cell; --json has all, with their coefficients
+_MAX_TERMS = 2  # of a combination that a cell lists by name; --json has all terms, with their coefficients
 
 
-def redundancy_table(seen: Mapping[str, Any]) -> Table:
-    """A row a site: what it sees, how well its bank is conditioned, who is redundant there."""
-    percent = f"{100 * seen['tolerance']:g} %"
+def redundancy_table(redundancy: Mapping[str, Any]) -> Table:
+    """One row per site: range of its inputs, condition number and rank of its bank, redundant candidates."""
+    percent = f"{100 * redundancy['tolerance']:g} %"
     return Table(
-        title=f"Bank redundancy: the candidates at what each site sees of {seen['examples']} examples",
+        title=f"Bank redundancy: the candidates at what each site sees of {redundancy['examples']} examples",
         columns=(
             Column(header="site"),
             Column(header="inputs"),
@@ -22,7 +22,7 @@ def redundancy_table(seen: Mapping[str, Any]) -> Table:
             Column(header="rank", right=True),
             Column(header="redundant", long="wrap"),
         ),
-        rows=tuple(_row(site) for site in seen["sites"]),
+        rows=tuple(_row(site) for site in redundancy["sites"]),
         notes=(
             f"condition: of the functions without their means; 1 is best. rank, ~: within {percent} of a function's "
             "variation, up to scale and offset.",
@@ -34,23 +34,26 @@ def _row(site: Mapping[str, Any]) -> tuple[str, ...]:
     if site["silent"]:
         return site["site"], "-", "-", "-", site["silent"]
     condition = "inf" if site["condition_centred"] is None else f"{site['condition_centred']:.3g}"
-    redundant = "; ".join(_short(each) for each in site["redundant"]) or "-"
+    redundant = "; ".join(_redundant_text(entry) for entry in site["redundant"]) or "-"
     inputs = f"{site['low']:.2g} to {site['high']:.2g}"
     return site["site"], inputs, condition, f"{site['rank']} of {len(site['candidates'])}", redundant
 
 
-def _short(redundant: Mapping[str, Any]) -> str:
+def _redundant_text(redundant: Mapping[str, Any]) -> str:
     names: Sequence[str] = list(redundant["terms"])
     sign = "~" if "~" in redundant["text"] else "="
     if redundant["kind"] == "constant":
         return str(redundant["text"])
-    if len(names) > _MOST_TERMS:
+    if len(names) > _MAX_TERMS:
         return f"{redundant['name']} {sign} {len(names)} others"
     return f"{redundant['name']} {sign} {' + '.join(names)}"
 
 
-def redundancy_facts(seen: Mapping[str, Any]) -> dict[str, str]:
-    """The three principles, and what to do."""
+def redundancy_facts(redundancy: Mapping[str, Any]) -> dict[str, str]:
+    """The three principles, each with yes, no or not known and the reason; then what to do (`advice`)."""
     words = {True: "yes", False: "no", None: "not known"}
-    facts = {each["name"]: f"{words[each['holds']]}: {each['found']}" for each in seen["principles"]}
-    return {**facts, "advice": seen["next"]}
+    facts = {
+        principle["name"]: f"{words[principle['holds']]}: {principle['found']}"
+        for principle in redundancy["principles"]
+    }
+    return {**facts, "advice": redundancy["next"]}

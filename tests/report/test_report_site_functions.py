@@ -1,4 +1,4 @@
-"""Learned shapes against the network itself: what is drawn is what the derived network computes."""
+"""The evaluated functions of a genotype against the derived network itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import nasact
-from nasact.report.shapes import MOST_ROWS, evaluator, original_shapes
+from nasact.report.site_functions import MAX_CHANNELS, genotype_evaluator, original_evaluator
 
 X = np.linspace(-4, 4, 41)
 
@@ -17,37 +17,37 @@ def sites(**genes):
 
 
 def test_a_mixture_is_the_weighted_sum_of_its_functions():
-    y = evaluator(sites(act=(("relu", "tanh"), [1.5, -0.5], {})))("act", X)
+    y = genotype_evaluator(sites(act=(("relu", "tanh"), [1.5, -0.5], {})))("act", X)
     np.testing.assert_allclose(y, 1.5 * np.maximum(X, 0) - 0.5 * np.tanh(X), atol=1e-12)
 
 
 def test_each_channel_has_its_own_curve_and_its_own_beta():
     genotype = sites(act=(("prelu",), [[1.0], [2.0]], {"prelu_slope": [0.1, 0.5]}))
-    y = evaluator(genotype)("act", X)
+    y = genotype_evaluator(genotype)("act", X)
     assert y.shape == (2, 41)
     np.testing.assert_allclose(y[0], np.where(X > 0, X, 0.1 * X), atol=1e-12)
     np.testing.assert_allclose(y[1], 2 * np.where(X > 0, X, 0.5 * X), atol=1e-12)
 
 
-def test_many_units_are_thinned_out():
+def test_of_many_units_a_sample_is_evaluated():
     weights = [[[1.0, 0.0], [0.0, 1.0]]] * 100
-    assert len(evaluator(sites(act=(("relu", "sin"), weights, {})))("act", X)) <= MOST_ROWS
+    assert len(genotype_evaluator(sites(act=(("relu", "sin"), weights, {})))("act", X)) <= MAX_CHANNELS
 
 
-def test_what_is_not_a_scalar_function_is_nan_unless_it_has_no_weight():
-    assert np.isnan(evaluator(sites(act=(("softmax",), [1.0], {})))("act", X)).all()
-    assert np.isnan(evaluator(sites(act=(("original",), [1.0], {})))("act", X)).all()
-    y = evaluator(sites(act=(("softmax", "relu"), [0.0, 1.0], {})))("act", X)
+def test_a_function_that_is_not_scalar_gives_nan_unless_its_weight_is_zero():
+    assert np.isnan(genotype_evaluator(sites(act=(("softmax",), [1.0], {})))("act", X)).all()
+    assert np.isnan(genotype_evaluator(sites(act=(("original",), [1.0], {})))("act", X)).all()
+    y = genotype_evaluator(sites(act=(("softmax", "relu"), [0.0, 1.0], {})))("act", X)
     np.testing.assert_allclose(y, np.maximum(X, 0))
 
 
-def test_the_models_own_function_is_looked_up():
+def test_the_models_own_function_is_evaluated_by_its_name():
     genotype = sites(act=(("original",), [1.0], {}))
-    np.testing.assert_allclose(evaluator(genotype, {"act": "tanh"})("act", X), np.tanh(X))
-    np.testing.assert_allclose(original_shapes({"act": "tanh"})("act", X), np.tanh(X))
+    np.testing.assert_allclose(genotype_evaluator(genotype, {"act": "tanh"})("act", X), np.tanh(X))
+    np.testing.assert_allclose(original_evaluator({"act": "tanh"})("act", X), np.tanh(X))
 
 
-def test_a_derived_network_computes_what_is_drawn():
+def test_the_derived_network_computes_the_drawn_function():
     model = nn.Sequential(nn.ReLU())
     supernet = nasact.relax(model, space=["relu", "tanh", "prelu"])
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_a_derived_network_computes_what_is_drawn():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     genotype = nasact.derive(supernet, top_k="all")
     (site,) = genotype.sites
-    drawn = evaluator(genotype.to_dict())(site, X)
+    drawn = genotype_evaluator(genotype.to_dict())(site, X)
     with torch.no_grad():
         computed = genotype.apply(model)(torch.from_numpy(X).float()[:, None]).double().numpy()[:, 0]
     np.testing.assert_allclose(drawn, computed, atol=1e-5)

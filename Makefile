@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 STUDY ?= digits
 DATA ?= data
-# torch wants one thread a process here: the tests run in two processes, and small nets do not gain from more
+# One thread of torch per process: the tests run in two processes, and small networks gain nothing from more threads.
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
@@ -16,14 +16,17 @@ help:
 	@echo "make search      search the activations of a small network on real data (digits), end to end"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run the tests that take minutes"
-	@echo "make bench       measure the mixture op (a few minutes on a quiet machine) and write docs/performance.md"
-	@echo "make bench-accuracy DATA=DIR   whether the table costs accuracy, on Fashion-MNIST in DIR (about 20 minutes)"
-	@echo "make genotype-table DATA=DIR   train every genotype of a small network, on MNIST in DIR (20 minutes, restartable)"
-	@echo "make bench-search DATA=DIR   how good each strategy's genotypes are among all 625, on MNIST in DIR (restartable)"
-	@echo "make bench-derived DATA=DIR   what a derived network keeps, on Fashion-MNIST and CIFAR-10 in DIR (hours, restartable)"
-	@echo "make check       lint, format, types, import layers, docs in step with the code"
+	@echo "make check       run lint, format check, types and import layers, and compare the generated docs with the code"
 	@echo "make format      format the code"
-	@echo "make docs        write the generated parts of the docs anew"
+	@echo "make docs        regenerate the generated parts of the docs"
+	@echo "make bench       measure the mixture op (a few minutes on a quiet machine) and update docs/performance.md"
+	@echo "make bench-accuracy DATA=DIR   compare the accuracy of the kernels, on Fashion-MNIST in DIR (20 minutes)"
+	@echo "make genotype-table DATA=DIR   train all 625 genotypes of a small network, on MNIST in DIR (20 minutes)"
+	@echo "make bench-search DATA=DIR [ONLY=NAME]    rank the strategies by that table, on MNIST in DIR (40 minutes;"
+	@echo "                 3 minutes for one strategy NAME) and update docs/ranking.md"
+	@echo "make bench-derived DATA=DIR [ONLY=NAME]   compare derived networks with the best single function, on"
+	@echo "                 Fashion-MNIST and CIFAR-10 in DIR (2 hours), and update docs/ranking.md"
+	@echo "The benchmarks that train networks continue after an interruption."
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,28 +44,29 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
 
-# the targets are for two cores
+# the targets in docs/performance.md are for two cores
 bench: export OMP_NUM_THREADS := 2
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/mixture.py --json benchmarks/results/mixture.json
 	$(BIN)/python benchmarks/steps.py --json benchmarks/results/steps.json
 	$(BIN)/python benchmarks/first_call.py --json benchmarks/results/first_call.json
-	$(BIN)/python benchmarks/errors.py --json benchmarks/results/errors.json
-	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/table_errors.py --json benchmarks/results/table_errors.json
+	$(BIN)/python benchmarks/update_docs.py
 
 bench-accuracy: $(INSTALLED)
-	$(BIN)/python benchmarks/accuracy.py --data $(DATA) --json benchmarks/results/accuracy.json
-	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/kernel_accuracy.py --data $(DATA) --json benchmarks/results/kernel_accuracy.json
+	$(BIN)/python benchmarks/update_docs.py
 
 genotype-table: $(INSTALLED)
-	PYTHONPATH=benchmarks $(BIN)/python -m genotypes.make --data $(DATA) --seeds 4
+	PYTHONPATH=benchmarks $(BIN)/python -m genotypes.build_table --data $(DATA) --seeds 4
 
 bench-search: $(INSTALLED)
-	$(BIN)/python benchmarks/search.py --data $(DATA) --json benchmarks/genotypes/ranking.json
+	$(BIN)/python benchmarks/search.py --data $(DATA) $(if $(ONLY),--only $(ONLY)) --json benchmarks/genotypes/ranking.json
+	$(BIN)/python benchmarks/update_docs.py
 
 bench-derived: $(INSTALLED)
-	$(BIN)/python benchmarks/derived.py --data $(DATA) --json benchmarks/results/derived.json
-	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/derived.py --data $(DATA) $(if $(ONLY),--only $(ONLY)) --json benchmarks/results/derived.json
+	$(BIN)/python benchmarks/update_docs.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

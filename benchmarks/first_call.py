@@ -1,8 +1,8 @@
-"""What the first call costs: from building a bank of 13 functions to its gradients, in processes that have just begun.
+"""The cost of the first call in a new process: from building a bank of 13 functions to its first gradients.
 
-Run it where nasact is installed: python benchmarks/first_call.py [--quick] [--json FILE]. Importing torch is not
-counted; importing nasact's mixture is told apart. A fresh machine is an empty NASACT_CACHE_DIR,
-which `--quick` leaves out.
+Usage: python benchmarks/first_call.py [--quick] [--json FILE]. The import of torch is not counted; the import of
+nasact.mixture is a separate row. A fresh machine is simulated by an empty NASACT_CACHE_DIR; `--quick` leaves this
+part out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 
-from report import Group, Results, Row, arguments, machine, publish
+from command_line import parse_arguments, publish
+from machine import inspect_machine
+from result_tables import Group, Results, Row
 from timing import Spread
 
 PROCESS = """
@@ -42,30 +44,30 @@ print(json.dumps({**found, "first": called - imported, "again": again - called})
 
 
 WARM = 3
-"""Processes that find what one on a fresh machine has built."""
+"""Processes with a warm cache for each one with an empty cache."""
 
 
-def process(threads: int, shape: tuple[int, ...], cache: str | None = None) -> dict[str, float]:
-    """The seconds of a process that has just begun; without `cache` it uses the user's own."""
+def time_process(threads: int, shape: tuple[int, ...], cache: str | None = None) -> dict[str, float]:
+    """Return the seconds of each part in a new process; without `cache` it uses the user's cache."""
     command = [sys.executable, "-c", PROCESS, str(threads), *map(str, shape)]
     environment = {**os.environ, **({} if cache is None else {"NASACT_CACHE_DIR": cache})}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    seconds: dict[str, float] = json.loads(done.stdout)
+    return seconds
 
 
 def main() -> None:
-    given = arguments(__doc__)
-    found = machine()
+    args = parse_arguments(__doc__)
+    machine = inspect_machine()
     cold: list[dict[str, float]] = []
     warm: list[dict[str, float]] = []
-    if given.quick:
-        warm.append(process(given.threads, (4, 8, 15, 15)))
+    if args.quick:
+        warm.append(time_process(args.threads, (4, 8, 15, 15)))
     else:
         for _ in range(3):
             with tempfile.TemporaryDirectory() as cache:
-                cold.append(process(given.threads, (64, 32, 30, 30), cache))
-                warm += [process(given.threads, (64, 32, 30, 30), cache) for _ in range(WARM)]
+                cold.append(time_process(args.threads, (64, 32, 30, 30), cache))
+                warm += [time_process(args.threads, (64, 32, 30, 30), cache) for _ in range(WARM)]
 
     def row(what: str, runs: list[dict[str, float]], part: str, *targets: float) -> Row:
         at_most, stretch = targets or (None, None)
@@ -83,7 +85,7 @@ def main() -> None:
         row("one tanh, its first call", warm, "tanh"),
     ]
     title = f"First calls, K=13, {len(warm)} processes with a warm cache, {len(cold)} with an empty one"
-    publish(Results("first_call", found, (Group(title, tuple(rows)),), given.quick), given.json)
+    publish(Results("first_call", machine, (Group(title, tuple(rows)),), args.quick), args.json)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What the mixture op costs: forward and backward against one activation, a naive stack and torch.compile.
+"""The cost of the mixture op, forward and backward, compared with one activation, a naive stack and torch.compile.
 
-Run it where nasact is installed: python benchmarks/mixture.py [--quick] [--json FILE] [--only GROUP]. K = 13 is the
-space `all` without softmax, K = 4 the space `basic`; the input is standard normal.
+Usage: python benchmarks/mixture.py [--quick] [--json FILE] [--only GROUP]. K = 13 is the search space `all` without
+softmax, K = 4 the search space `basic`. The input is standard normal.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from cases import (
+from command_line import parse_arguments, publish
+from machine import inspect_machine
+from mixture_cases import (
     ALL,
     BASIC,
     SHAPE,
     SMALL_SHAPE,
     Mix,
-    both_ways,
     compiled,
-    forward,
+    forward_and_backward,
+    forward_only,
     layout,
     loop,
     mixing,
@@ -32,7 +34,7 @@ from cases import (
     table,
     weights_for,
 )
-from report import Group, Results, Row, arguments, machine, publish
+from result_tables import Group, Results, Row
 from timing import Case, Times, interleaved
 from torch import Tensor
 from torch.nn import functional as F
@@ -59,19 +61,19 @@ def layer(settings: Settings) -> Group:
     x = torch.randn(settings.shape)
     p13, p4 = weights_for(ALL), weights_for(BASIC)
     cases = {
-        "tanh": both_ways(torch.tanh, x),
-        "table 13": both_ways(table(ALL, settings.shape), x, p13),
-        "table 4": both_ways(table(BASIC, settings.shape), x, p4),
-        "naive 13": both_ways(naive(ALL), x, p13),
-        "naive 4": both_ways(naive(BASIC), x, p4),
-        "loop 13": both_ways(loop(ALL), x, p13),
-        "fused 13": both_ways(table(ALL, settings.shape, kernel="fused"), x, p13),
-        "gelu": both_ways(F.gelu, x),
-        "relu": both_ways(F.relu, x),
+        "tanh": forward_and_backward(torch.tanh, x),
+        "table 13": forward_and_backward(table(ALL, settings.shape), x, p13),
+        "table 4": forward_and_backward(table(BASIC, settings.shape), x, p4),
+        "naive 13": forward_and_backward(naive(ALL), x, p13),
+        "naive 4": forward_and_backward(naive(BASIC), x, p4),
+        "loop 13": forward_and_backward(loop(ALL), x, p13),
+        "fused 13": forward_and_backward(table(ALL, settings.shape, kernel="fused"), x, p13),
+        "gelu": forward_and_backward(F.gelu, x),
+        "relu": forward_and_backward(F.relu, x),
     }
     if not settings.quick:
-        cases["compiled 13"] = both_ways(compiled(ALL), x, p13)
-        cases["compiled 4"] = both_ways(compiled(BASIC), x, p4)
+        cases["compiled 13"] = forward_and_backward(compiled(ALL), x, p13)
+        cases["compiled 4"] = forward_and_backward(compiled(BASIC), x, p4)
     times = settings.time(cases, 25)
     rows = [
         Row.ratio("table K=13 / one tanh", times, "table 13", "tanh", 1.3, 1.0),
@@ -97,10 +99,10 @@ def levels(settings: Settings) -> Group:
     x = torch.randn(settings.shape)
     shapes = {"layer": (), "channel": settings.shape[1:2], "neuron": settings.shape[1:]}
     p = {level: weights_for(ALL, *shape) for level, shape in shapes.items()}
-    cases = {level: both_ways(table(ALL, settings.shape, level), x, p[level]) for level in shapes}
-    cases["tanh"] = both_ways(torch.tanh, x)
+    cases = {level: forward_and_backward(table(ALL, settings.shape, level), x, p[level]) for level in shapes}
+    cases["tanh"] = forward_and_backward(torch.tanh, x)
     if not settings.quick:
-        cases["compiled"] = both_ways(compiled(ALL), x, p["neuron"])
+        cases["compiled"] = forward_and_backward(compiled(ALL), x, p["neuron"])
     times = settings.time(cases, 25)
     rows = [Row.ratio("channel level / layer level", times, "channel", "layer", 1.5, 1.15)]
     if not settings.quick:
@@ -132,7 +134,7 @@ def memory(settings: Settings) -> Group:
 
 
 def saved(function: Mix, x: Tensor, weights: Tensor) -> int:
-    """Bytes of all that autograd keeps and that is of the size of x, not of the weights; what is kept twice once."""
+    """Bytes that autograd keeps in tensors of the size of x, not of the weights; a storage counts once."""
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -141,7 +143,7 @@ def saved(function: Mix, x: Tensor, weights: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        kept = function(x, weights)  # alive while it is counted: no address is used again
+        kept = function(x, weights)  # keeps the storages alive while they are counted: no address is used twice
     del kept
     return sum(storages.values())
 
@@ -149,11 +151,11 @@ def saved(function: Mix, x: Tensor, weights: Tensor) -> int:
 def inference(settings: Settings) -> Group:
     x = torch.randn(settings.shape)
     cases = {
-        "relu": forward(F.relu, x),
-        "gelu": forward(F.gelu, x),
-        "tanh": forward(torch.tanh, x),
-        "k = 2": forward(frozen(("relu", "tanh"), settings.shape), x),
-        "k = 13": forward(frozen(ALL, settings.shape), x),
+        "relu": forward_only(F.relu, x),
+        "gelu": forward_only(F.gelu, x),
+        "tanh": forward_only(torch.tanh, x),
+        "k = 2": forward_only(frozen(("relu", "tanh"), settings.shape), x),
+        "k = 13": forward_only(frozen(ALL, settings.shape), x),
     }
     times = settings.time(cases, 25)
     rows = [
@@ -175,12 +177,12 @@ def formats(settings: Settings) -> Group:
     channels = table(ALL, settings.shape, "channel")
     cases = {
         "table": mixing(ALL, x),
-        "tanh, bf16": both_ways(torch.tanh, half),
+        "tanh, bf16": forward_and_backward(torch.tanh, half),
         "table, bf16": mixing(ALL, half),
-        "tanh, last": both_ways(torch.tanh, last),
+        "tanh, last": forward_and_backward(torch.tanh, last),
         "table, last": mixing(ALL, last),
-        "channel": both_ways(channels, x, p13),
-        "channel, last": both_ways(channels, last, p13),
+        "channel": forward_and_backward(channels, x, p13),
+        "channel, last": forward_and_backward(channels, last, p13),
     }
     times = settings.time(cases, 15)
     rows = (
@@ -196,7 +198,7 @@ def formats(settings: Settings) -> Group:
 def one_thread(settings: Settings) -> Group:
     x = torch.randn(settings.shape)
     threads = torch.get_num_threads()
-    mix, tanh = mixing(ALL, x), both_ways(torch.tanh, x)
+    mix, tanh = mixing(ALL, x), forward_and_backward(torch.tanh, x)
 
     def with_threads(count: int, case: Case) -> Case:
         def run() -> object:
@@ -220,7 +222,7 @@ def small_inputs(settings: Settings) -> Group:
     for shape in ((64, 64), (8, 10)):
         x = torch.randn(shape)
         cases = {kernel: mixing(ALL, x, kernel) for kernel in ("table", "fused", "reference")}
-        cases["tanh"] = both_ways(torch.tanh, x)
+        cases["tanh"] = forward_and_backward(torch.tanh, x)
         times = settings.time(cases, 15)
         name = " x ".join(map(str, shape))
         rows += [Row.ratio(f"{name}: table / {other}", times, "table", other) for other in ("reference", "tanh")]
@@ -228,7 +230,7 @@ def small_inputs(settings: Settings) -> Group:
 
 
 def outside(settings: Settings) -> Group:
-    """The knots end at 32; beyond, the functions themselves."""
+    """The knots end at 32; elements beyond them are computed by the functions themselves."""
     x = torch.randn(settings.shape)
     cases = {"0": mixing(ALL, x), "reference": mixing(ALL, x, "reference")}
     shares = {"one element": 1 / x.numel(), "1 %": 0.01, "50 %": 0.5}
@@ -243,18 +245,18 @@ def outside(settings: Settings) -> Group:
 
 
 def without_native_code(settings: Settings) -> Group:
-    """In a process of its own, which finds neither a compiler nor code that was built before."""
-    with tempfile.TemporaryDirectory() as room:
-        command = [sys.executable, __file__, "--only", "plain", "--json", f"{room}/plain.json"]
+    """Measure in a separate process that finds neither a compiler nor code that was built before."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--only", "plain", "--json", f"{folder}/plain.json"]
         command += ["--threads", str(torch.get_num_threads()), *(["--quick"] if settings.quick else [])]
-        environment = {**os.environ, "CXX": "", "NASACT_CACHE_DIR": f"{room}/cache"}
+        environment = {**os.environ, "CXX": "", "NASACT_CACHE_DIR": f"{folder}/cache"}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-        (group,) = Results.read(Path(room) / "plain.json").groups
+        (group,) = Results.read(Path(folder) / "plain.json").groups
     return group
 
 
 def plain(settings: Settings) -> Group:
-    warnings.simplefilter("ignore", RuntimeWarning)  # that there is no compiler is what is measured
+    warnings.simplefilter("ignore", RuntimeWarning)  # the warning that there is no compiler
     x = torch.randn(settings.shape)
     cases = {"table 13": mixing(ALL, x), "loop 13": mixing(ALL, x, "reference"), "fused 13": mixing(ALL, x, "fused")}
     cases |= {kernel: mixing(BASIC, x, kernel) for kernel in ("table", "auto", "reference")}
@@ -282,17 +284,17 @@ GROUPS: dict[str, Callable[[Settings], Group]] = {
 
 
 def main() -> None:
-    given = arguments(__doc__, only="")
-    chosen = {"plain": plain} if given.only == "plain" else GROUPS
-    if given.only and given.only not in chosen:
-        raise SystemExit(f"--only {given.only}: expected one of {', '.join(GROUPS)}")
-    found = machine()
+    args = parse_arguments(__doc__, only="")
+    chosen = {"plain": plain} if args.only == "plain" else GROUPS
+    if args.only and args.only not in chosen:
+        raise SystemExit(f"--only: expected one of {', '.join(GROUPS)}, but got {args.only!r}")
+    machine = inspect_machine()
     groups = []
     for name, measure in chosen.items():
-        if given.only in ("", name):
+        if args.only in ("", name):
             torch.manual_seed(0)
-            groups.append(measure(Settings(given.quick)))
-    publish(Results("mixture", found, tuple(groups), given.quick), given.json)
+            groups.append(measure(Settings(args.quick)))
+    publish(Results("mixture", machine, tuple(groups), args.quick), args.json)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What searching costs: steps of paper 001's small CNN with mixtures, and of DARTS, against training it with relu.
+"""The cost of searching: training steps with mixtures, and steps of DARTS, compared with training steps with relu.
 
-Run it where nasact is installed: python benchmarks/steps.py [--quick] [--json FILE]. Batches of 64 random images of
-3 x 32 x 32, SGD with momentum 0.9, layer-level mixtures with the automatic kernel. The process keeps freed memory, as
-those that search do; the step with relu needs none of it.
+Usage: python benchmarks/steps.py [--quick] [--json FILE]. The network is the small CNN of paper 001 (docs/papers.md),
+with batches of 64 random images of 3 x 32 x 32, SGD with momentum 0.9, and layer-level mixtures with the automatic
+kernel. The process keeps freed memory, as processes that search do; the step with relu does not need it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from cases import ALL, BASIC
-from report import Group, Results, Row, arguments, machine, publish
+from command_line import parse_arguments, publish
+from machine import inspect_machine
+from mixture_cases import ALL, BASIC
+from result_tables import Group, Results, Row
 from timing import Case, interleaved
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -25,7 +27,7 @@ SPACES = {"basic": BASIC, "all": ALL}
 
 
 def cnn(activation: str = "relu") -> nn.Module:
-    """The network of paper 001, with one function everywhere."""
+    """The network of paper 001 with one function at all sites."""
     network = build_model("small_cnn", {}, input_shape=(3, 32, 32), classes=10, seed=0)
     if activation != "relu":
         for name, part in list(network.named_children()):
@@ -35,12 +37,12 @@ def cnn(activation: str = "relu") -> nn.Module:
 
 
 def sgd(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    # fused, as studies take it; slow enough that the numbers stay those of a young network
+    # fused, as in studies; a small learning rate, so that the weights stay close to their initial values
     return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, fused=True)
 
 
 def training(model: nn.Module, batch: Batch) -> Case:
-    """A step of every parameter, those of the mixtures included."""
+    """A training step of all parameters, those of mixtures included."""
     optimiser = sgd(list(model.parameters()))
 
     def step() -> None:
@@ -58,11 +60,11 @@ def searching(strategy: Strategy, space: Sequence[str], batches: tuple[Batch, Ba
 
 
 def main() -> None:
-    given = arguments(__doc__)
-    found = machine()
+    args = parse_arguments(__doc__)
+    machine = inspect_machine()
     keep_freed_memory()
     torch.manual_seed(0)
-    images = 8 if given.quick else 64
+    images = 8 if args.quick else 64
     train, val = (Batch(torch.randn(images, 3, 32, 32), torch.randint(10, (images,))) for _ in range(2))
     cases = {"relu": training(cnn(), train)}
     for name in ("tanh", "silu"):
@@ -73,7 +75,7 @@ def main() -> None:
         cases[f"first {name}"] = searching(DARTS(order=1), space, (train, val))
         cases[f"second {name}"] = searching(DARTS(order=2), space, (train, val))
         cases[f"at once {name}"] = searching(DARTS(order=2, update="simultaneous"), space, (train, val))
-    times = interleaved(cases, rounds=2 if given.quick else 15, least=0 if given.quick else 0.02)
+    times = interleaved(cases, rounds=2 if args.quick else 15, least=0 if args.quick else 0.02)
 
     targets = {"train": (1.15, 1.05), "second": (4.5, 3.5), "at once": (4.5, 3.5)}
     what = {
@@ -94,13 +96,13 @@ def main() -> None:
     ]
     title = "Steps of the small CNN against a plain training step with relu (all: K=13, basic: K=4)"
     groups = [Group(title, tuple(rows))]
-    if not given.quick:
+    if not args.quick:
         groups.append(by_reference(train, val))
-    publish(Results("steps", found, tuple(groups), given.quick), given.json)
+    publish(Results("steps", machine, tuple(groups), args.quick), args.json)
 
 
 def by_reference(train: Batch, val: Batch) -> Group:
-    """The same steps in plain torch; apart, because they take long and leave nothing in the caches."""
+    """The same steps in plain torch. They are timed apart: they take long, and they empty the processor's caches."""
     cases = {
         "relu": training(cnn(), train),
         "train": training(relax(cnn(), ALL, kernel="reference"), train),

@@ -1,6 +1,6 @@
-"""How the benchmarks measure: cases in turn, round after round, so that what disturbs one disturbs its neighbour too.
+"""Timing of cases in turn, round after round, so that a disturbance of the machine affects all cases alike.
 
-Knows clocks and statistics; neither nasact nor what is measured.
+Knows clocks and statistics; knows neither nasact nor what is measured.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 Case = Callable[[], object]
 Times = dict[str, list[float]]
-"""Case to its seconds a call, one number a round."""
+"""For each case, its seconds per call: one number per round."""
 
 
 def interleaved(cases: Mapping[str, Case], *, rounds: int, warm_up: int = 3, least: float = 0.02) -> Times:
     """Time every case in each of `rounds` rounds: A B C A B C ...
 
-    A turn of a case is one untimed call, which brings its data into the caches, then as many as take about `least`
-    seconds; their mean counts.
+    In each round a case has one untimed call, which brings its data into the caches, and then enough calls to take
+    about `least` seconds; their mean is the result of the round.
     """
     calls = {}
     for name, case in cases.items():
@@ -29,7 +29,7 @@ def interleaved(cases: Mapping[str, Case], *, rounds: int, warm_up: int = 3, lea
         calls[name] = max(1, min(1000, round(least / _seconds(case, 1))))
     times: Times = {name: [] for name in cases}
     gc.collect()
-    gc.disable()  # as timeit does: a collection is the cost of no case
+    gc.disable()  # as timeit does: a garbage collection is not a cost of the case in which it happens
     try:
         for _ in range(rounds):
             for name, case in cases.items():
@@ -64,5 +64,5 @@ class Spread:
 
 
 def ratio(times: Times, above: str, below: str) -> Spread:
-    """Of the ratios of each round: what slows a whole round down cancels."""
+    """The spread of the ratios of all rounds: what slows a whole round cancels out of its ratio."""
     return Spread.of([a / b for a, b in zip(times[above], times[below], strict=True)])

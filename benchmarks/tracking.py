@@ -1,7 +1,6 @@
-"""What tracking a trial costs: 20 parameters, 1000 metric points, three figures and a genotype, into a local database.
+"""The cost of tracking a trial in a local database: 20 parameters, 1000 metric points, three figures and a genotype.
 
-Run it where nasact is installed: python benchmarks/tracking.py [--trials N]. The figures are rendered beforehand:
-their rendering is not the tracker's cost, storing them is.
+Usage: python benchmarks/tracking.py [--trials N]. The figures are rendered beforehand: the tracker only stores them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from nasact.tracking import MLflowTracker, StudyInfo
 
 
 def measure(tracker: MLflowTracker, number: int) -> float:
-    """Seconds that the tracker takes of one trial."""
+    """Return the seconds that the tracker takes for one trial."""
     figures = dict.fromkeys(("weights", "shapes", "bars"), bytes(60_000))
     start = time.perf_counter()
     tracker.trial_started(number, f"key-{number}", {f"param.{index}": index * 0.1 for index in range(20)})
@@ -29,21 +28,21 @@ def measure(tracker: MLflowTracker, number: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--trials", type=int, default=30, help="trials to measure (default: 30)")
     trials = parser.parse_args().trials
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         tracker = MLflowTracker(f"sqlite:///{Path(folder)}/mlflow.db", directory=Path(folder) / "study")
         tracker.study_started(StudyInfo(name="benchmark", fingerprint="0"))
-        opened = time.perf_counter() - start
+        start_up = time.perf_counter() - start
         for number in range(3):
             measure(tracker, number)
         times = sorted(measure(tracker, number) for number in range(3, trials + 3))
         tracker.study_finished("complete")
-        if tracker.waiting:
-            raise SystemExit(f"{tracker.waiting} events were not stored: nothing was measured")
+        if tracker.pending_count:
+            raise SystemExit(f"{tracker.pending_count} events were not stored: the times mean nothing")
     quartiles = statistics.quantiles(times, n=4)
-    print(f"start-up with a fresh database: {opened:.2f} s")
+    print(f"start-up with a fresh database: {start_up:.2f} s")
     print(
         f"a trial ({trials} measured): median {quartiles[1]:.3f} s, "
         f"quartiles {quartiles[0]:.3f} to {quartiles[2]:.3f} s, fastest {times[0]:.3f} s, "

@@ -1,6 +1,6 @@
-"""The genotype table: what every genotype of the small network reaches, and how good one is among all of them.
+"""The genotype table: the accuracy of every genotype of a small network, and the rank of one among all of them.
 
-Knows its CSV file only; neither nasact nor how the numbers came about (make.py).
+Knows its CSV file only; knows neither nasact nor how the numbers were measured (build_table.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CSV = HERE / "table.csv"
 
 Names = tuple[str, ...]
 ACCURACIES = ("val", "test", "val_twice", "test_twice")
-"""Accuracy on the validation and on the test images, at the budget and at twice the budget."""
+"""Accuracies on the validation and on the test images, after the budget and after twice the budget of epochs."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows. Genotypes are tuples of names, in the order of the sites; a number is a mean over all seeds.
+    """All rows. A genotype is a tuple of function names, in site order; its numbers are means over the seeds.
 
-    `by` names the accuracy that decides how good a genotype is; searches may see `val` only.
+    `by`: the accuracy that genotypes are ranked by. A search may see `val` only.
     """
 
     rows: tuple[Row, ...]
@@ -49,42 +49,42 @@ class Table:
 
     @cached_property
     def genotypes(self) -> tuple[Names, ...]:
-        """Each once, in the order of the file."""
+        """Each genotype once, in the order of the file."""
         return tuple(dict.fromkeys(row.functions for row in self.rows))
 
     @cached_property
     def functions(self) -> Names:
-        """The candidates: every name that stands at some site."""
+        """The candidates: every name that occurs at any site."""
         return tuple(dict.fromkeys(name for genotype in self.genotypes for name in genotype))
 
     def column(self, accuracy: str, seeds: Iterable[int] | None = None) -> dict[Names, float]:
-        """Genotype to its mean `accuracy` over `seeds` (all of them)."""
+        """The mean `accuracy` of every genotype over `seeds` (default: all)."""
         chosen = set(self.seeds if seeds is None else seeds)
-        found: dict[Names, list[float]] = {genotype: [] for genotype in self.genotypes}
+        accuracies: dict[Names, list[float]] = {genotype: [] for genotype in self.genotypes}
         for row in self.rows:
             if row.seed in chosen:
-                found[row.functions].append(row.accuracy[accuracy])
-        return {genotype: sum(values) / len(values) for genotype, values in found.items()}
+                accuracies[row.functions].append(row.accuracy[accuracy])
+        return {genotype: sum(values) / len(values) for genotype, values in accuracies.items()}
 
     @cached_property
     def _means(self) -> dict[Names, float]:
         return self.column(self.by)
 
     def accuracy(self, genotype: Sequence[str]) -> float:
-        """The mean over seeds; KeyError, naming it, for a genotype that the table does not hold."""
+        """The mean over seeds. Raises a KeyError with the genotype if the table does not hold it."""
         return self._means[tuple(genotype)]
 
     def rank(self, genotype: Sequence[str]) -> int:
-        """1 is the best; one more than the number of genotypes that are better."""
+        """One more than the number of better genotypes: 1 is the best."""
         own = self.accuracy(genotype)
         return 1 + sum(value > own for value in self._means.values())
 
     def percentile(self, genotype: Sequence[str]) -> float:
-        """The per cent of the other genotypes that are better: 0 is the best of all, 100 the worst."""
+        """The per cent of the other genotypes that are better: 0 is the best genotype, 100 the worst."""
         return 100 * (self.rank(genotype) - 1) / (len(self.genotypes) - 1)
 
     def regret(self, genotype: Sequence[str]) -> float:
-        """How far its accuracy is below the best one's, as a fraction, at least 0."""
+        """The best accuracy minus that of this genotype, as a fraction, at least 0."""
         return max(self._means.values()) - self.accuracy(genotype)
 
 
@@ -95,7 +95,7 @@ def _row(cells: dict[str, str]) -> Row:
 
 
 def write(rows: Sequence[Row], path: Path = CSV) -> None:
-    """One line a network; four decimals are exact where 10,000 images are counted."""
+    """Write one line per network. Four decimals are exact: accuracies are counted on 10,000 images."""
     sites = [f"site{number}" for number in range(1, 1 + len(rows[0].functions))]
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

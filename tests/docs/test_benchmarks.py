@@ -1,4 +1,4 @@
-"""The benchmarks run, and docs/performance.md says what they measured, target by target. Not how fast anything is."""
+"""The benchmarks run, and the docs hold their published results, target by target. Nothing here is timed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-# what `make bench` runs, and what is run beside it
-SCRIPTS = ("mixture", "steps", "first_call", "errors", "tools")
+SCRIPTS = ("mixture", "steps", "first_call", "table_errors", "table_backends")
+"""What `make bench` runs, and table_backends.py."""
 
-# row: at most, stretch
+# row: (at most, stretch)
 TARGETS = {
     "table K=13 / one tanh": (1.3, 1.0),
     "table K=13 / naive stack": (1 / 30, 1 / 45),
@@ -43,19 +43,19 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_every_benchmark_runs_and_its_smoke_test_stays_out_of_the_docs(tmp_path: Path) -> None:
-    # all in one process: their imports take longer than they do
+def test_every_benchmark_runs_and_its_smoke_test_is_kept_out_of_the_docs(tmp_path: Path) -> None:
+    # all in one process: their imports take longer than their measurements
     code = (
         "import runpy, sys; benchmarks, folder, *scripts = sys.argv[1:]; sys.path.insert(0, benchmarks)\n"
         "for script in scripts:\n"
         "    path, results = f'{benchmarks}/{script}.py', f'{folder}/{script}.json'\n"
         "    sys.argv = [path, '--quick', '--threads', '1', '--json', results]\n"
         "    runpy.run_path(path, run_name='__main__')\n"
-        "import page; from pathlib import Path; page.RESULTS = Path(folder); page.read()\n"
+        "import update_docs; from pathlib import Path; update_docs.read_results(Path(folder) / f'{scripts[0]}.json')\n"
     )
     done = python("-c", code, str(BENCHMARKS), str(tmp_path), *SCRIPTS)
     assert done.returncode == 1
-    assert done.stderr.endswith("is of a run with --quick: its numbers mean nothing\n"), done.stderr
+    assert done.stderr.endswith("comes from a run with --quick: its numbers mean nothing\n"), done.stderr
     assert len(SCRIPTS) == 5
     for script in SCRIPTS:
         document = json.loads((tmp_path / f"{script}.json").read_text())
@@ -64,7 +64,7 @@ def test_every_benchmark_runs_and_its_smoke_test_stays_out_of_the_docs(tmp_path:
         assert all(group["rows"] for group in document["groups"])
 
 
-def test_the_results_hold_every_target_and_no_other() -> None:
+def test_the_results_hold_exactly_these_targets() -> None:
     found = {}
     for script in SCRIPTS:
         for group in json.loads((BENCHMARKS / "results" / f"{script}.json").read_text())["groups"]:
@@ -73,24 +73,23 @@ def test_the_results_hold_every_target_and_no_other() -> None:
     assert found == TARGETS
 
 
-def test_the_page_says_what_was_measured() -> None:
-    done = python(str(BENCHMARKS / "page.py"), "--check")
+def test_the_pages_hold_the_published_results() -> None:
+    done = python(str(BENCHMARKS / "update_docs.py"), "--check")
     assert done.returncode == 0, done.stdout + done.stderr
-    page, algorithms = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("performance", "algorithms"))
+    performance, ranking = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("performance", "ranking"))
     results = {path.stem: json.loads(path.read_text()) for path in (BENCHMARKS / "results").glob("*.json")}
-    # what a derived network keeps is measured in hours, and told on the page of the algorithms
-    assert results.keys() - {"derived"} == {*SCRIPTS, "accuracy"}
+    assert results.keys() == {*SCRIPTS, "kernel_accuracy", "derived"}
     groups = [(name, group) for name, document in results.items() for group in document["groups"]]
     assert len(groups) >= 15
     assert all(
-        f"| what | {group['measured']} |" in (algorithms if name == "derived" else page) for name, group in groups
+        f"| what | {group['measured']} |" in (ranking if name == "derived" else performance) for name, group in groups
     )
-    assert all(f"| {what} |" in page for what in TARGETS)
+    assert all(f"| {what} |" in performance for what in TARGETS)
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_accuracy_goes_on_where_it_was(tmp_path: Path) -> None:
-    command = [str(BENCHMARKS / "accuracy.py"), "--quick", "--seeds", "2", "--room", str(tmp_path / "runs")]
+def test_an_interrupted_benchmark_of_accuracy_continues_with_the_missing_run(tmp_path: Path) -> None:
+    command = [str(BENCHMARKS / "kernel_accuracy.py"), "--quick", "--seeds", "2", "--runs", str(tmp_path / "runs")]
     first = python(*command, "--json", str(tmp_path / "first.json"))
     assert first.returncode == 0, first.stderr
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/outcome.json")}
@@ -98,6 +97,6 @@ def test_the_benchmark_of_accuracy_goes_on_where_it_was(tmp_path: Path) -> None:
     next(iter(times)).unlink()
     again = python(*command, "--json", str(tmp_path / "again.json"))
     assert again.returncode == 0, again.stderr
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/outcome.json")}
-    assert len(kept) == 6
-    assert sum(kept[path] == times[path] for path in kept) == 5
+    later = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/outcome.json")}
+    assert len(later) == 6
+    assert sum(later[path] == times[path] for path in later) == 5

@@ -1,11 +1,11 @@
-"""Whether the table costs accuracy: the same searches with the kernels table, reference and fused, on Fashion-MNIST.
+"""The effect of the kernels on accuracy: the same searches with table, reference and fused, on Fashion-MNIST.
 
-Run it where nasact is installed: python benchmarks/accuracy.py --data DIR [--seeds N] [--json FILE]; DIR is what
-`nasact search --data-dir` takes. Every run is kept under runs/accuracy: stopped, it goes on where it was.
+Usage: python benchmarks/kernel_accuracy.py --data DIR [--seeds N] [--json FILE]. DIR is what `nasact search --data-dir`
+takes. Every run is cached under runs/accuracy: an interrupted benchmark continues with the next run.
 
-The same seed gives the same images, weights and order to every kernel. Searches are joint, so the images held out
-are seen by nobody; the derived network is trained again, and tested. `reference` and `fused` compute the same
-numbers but for the order of their sums: what lies between those two is what any change of rounding makes.
+A seed gives the same images, weights and order of images to every kernel. The searches use strategy `joint`, so the
+held-out images take no part in training. The derived network is retrained and tested. `reference` and `fused` compute
+the same formulas with sums in another order: the difference between these two is the effect of rounding alone.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from report import Group, Results, Row, machine, publish
+from command_line import publish
+from machine import inspect_machine
+from result_tables import Group, Results, Row
 from timing import Spread
 
 from nasact import activations
-from nasact.compare.seed_run import Job, splits, train_seed_run
+from nasact.compare.seed_run import TrainingJob, splits, train_seed_run
 from nasact.files import write_json
 from nasact.report.statistics import ci95, mean, std
 from nasact.study import Study, TrialSpec
@@ -33,7 +35,7 @@ from nasact.trial import run_trial, trial_key
 KERNELS = ("table", "reference", "fused")
 OTHERS = ("table", "fused")
 INTERVAL = "mean (95 % interval; sd)"
-ROOM = Path("runs/accuracy")
+RUNS = Path("runs/accuracy")
 
 
 def spec(kernel: str, seed: int, quick: bool) -> TrialSpec:
@@ -60,8 +62,8 @@ def spec(kernel: str, seed: int, quick: bool) -> TrialSpec:
     ).spec
 
 
-def outcome(kernel: str, seed: int, quick: bool, data_dir: Path, room: Path) -> dict[str, Any]:
-    """What a run found; from its file where it is done."""
+def run_kernel(kernel: str, seed: int, quick: bool, data_dir: Path, runs: Path) -> dict[str, Any]:
+    """Return the accuracies and functions of one run; read them from their file in `runs` if it was done before."""
     torch.set_num_threads(1)
     trial = spec(kernel, seed, quick)
     task = trial.task
@@ -73,11 +75,11 @@ def outcome(kernel: str, seed: int, quick: bool, data_dir: Path, room: Path) -> 
         data_dir=data_dir,
         train_limit=task.train_limit,
     )
-    here, key = room / f"{kernel}-{seed}", trial_key(trial, data)
-    path = here / "outcome.json"
-    if path.exists() and (found := json.loads(path.read_text()))["key"] == key:
-        return found
-    running = run_trial(trial, data, directory=here)
+    directory, key = runs / f"{kernel}-{seed}", trial_key(trial, data)
+    path = directory / "outcome.json"
+    if path.exists() and (cached := json.loads(path.read_text()))["key"] == key:
+        return cached
+    running = run_trial(trial, data, directory=directory)
     while True:
         try:
             next(running)
@@ -85,47 +87,50 @@ def outcome(kernel: str, seed: int, quick: bool, data_dir: Path, room: Path) -> 
             result = end.value
             break
     if result.status != "complete":
-        raise SystemExit(f"{here}: {result.status}: {result.reason}")
-    cell, _ = train_seed_run(trial, data, Job(result.genotype, seed, "test", "derived"), *splits(data, "test"))
-    found = {
+        raise SystemExit(f"{directory}: {result.status}: {result.reason}")
+    job = TrainingJob(result.genotype, seed, "test", "derived")
+    retrained, _ = train_seed_run(trial, data, job, *splits(data, "test"))
+    outcome = {
         "key": key,
         "mixture": 100 * result.metrics["search_val_accuracy"],
-        "derived": 100 * cell.accuracy,
+        "derived": 100 * retrained.accuracy,
         "functions": [gene.functions[0] for gene in result.genotype.sites.values()],
         "seconds": result.metrics["search_seconds"],
     }
-    write_json(path, found)
-    return found
+    write_json(path, outcome)
+    return outcome
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="of Fashion-MNIST (data)")
-    parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each (2)")
-    parser.add_argument("--room", type=Path, default=ROOM, metavar="DIR", help=f"where runs are kept ({ROOM})")
-    parser.add_argument("--quick", action="store_true", help="digits, one epoch: a smoke test")
+    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of Fashion-MNIST (data)")
+    parser.add_argument("--seeds", type=int, default=12, help="runs per kernel (default: 12)")
+    parser.add_argument("--processes", type=int, default=2, help="parallel runs, one thread each (default: 2)")
+    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help=f"cache of runs (default: {RUNS})")
+    parser.add_argument("--quick", action="store_true", help="smoke test: digits, one epoch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
-    given = parser.parse_args()
-    if given.seeds < 2:
-        raise SystemExit(f"--seeds: at least 2 are needed to see a spread, but got {given.seeds}")
+    args = parser.parse_args()
+    if args.seeds < 2:
+        raise SystemExit(f"--seeds: a spread needs at least 2 seeds, but got {args.seeds}")
     torch.set_num_threads(1)
-    found = machine()
-    runs = [(kernel, seed) for seed in range(given.seeds) for kernel in KERNELS]
-    with ProcessPoolExecutor(given.processes, multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(outcome, *run, given.quick, given.data, given.room) for run in runs]
+    machine = inspect_machine()
+    runs = [(kernel, seed) for seed in range(args.seeds) for kernel in KERNELS]
+    with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(run_kernel, *run, args.quick, args.data, args.runs) for run in runs]
         outcomes = {}
-        for run, future in zip(runs, waiting, strict=True):
+        for run, future in zip(runs, futures, strict=True):
             outcomes[run] = future.result()
-            sys.stderr.write(f"{len(outcomes)}/{len(runs)} {run[0]} seed {run[1]}: {_told(outcomes[run])}\n")
-    publish(Results("accuracy", found, groups(outcomes, given.seeds), given.quick), given.json)
+            sys.stderr.write(f"{len(outcomes)}/{len(runs)} {run[0]} seed {run[1]}: {summary(outcomes[run])}\n")
+    publish(Results("kernel_accuracy", machine, groups(outcomes, args.seeds), args.quick), args.json)
 
 
-def _told(run: dict[str, Any]) -> str:
+def summary(run: dict[str, Any]) -> str:
     return f"mixture {run['mixture']:.2f} %, derived {run['derived']:.2f} %, search {run['seconds']:.0f} s"
 
 
 def groups(outcomes: dict[tuple[str, int], dict[str, Any]], seeds: int) -> tuple[Group, ...]:
+    """Accuracies and their differences, then the functions that were chosen and the seconds of a search."""
+
     def column(kernel: str, what: str) -> list[Any]:
         return [outcomes[kernel, seed][what] for seed in range(seeds)]
 

@@ -1,6 +1,6 @@
-"""Every genotype of an mlp trained at once: one stack of networks, so that a step costs one batched product a layer.
+"""All genotypes of an mlp, trained as one stack of networks: a step costs one batched product per layer.
 
-Knows the catalogue and a model's dense layers; neither the data nor what is done with an accuracy.
+Knows the catalogue and a model's dense layers; knows neither the data nor the table.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ EVALUATION_BATCH = 500
 
 
 class Networks:
-    """The networks of all genotypes, a function of `functions` at each site of `template`; all start with its weights.
+    """The networks of all genotypes: one of `functions` at each site of `template`. All start with its weights.
 
-    `template` is a chain of dense layers with a relu behind each but the last, as nasact's mlp makes it. With K
-    functions and S sites there are K^S networks, in the order of `genotypes()`: the last site changes first. They share
-    nothing but the batch: the loss is the sum of their losses, so that the gradient of each is its own, and Adam, which
-    works element by element, is K^S Adams.
+    `template` is a chain of dense layers with a relu after each but the last, as nasact's mlp is. With K functions and
+    S sites there are K^S networks, in the order of `genotypes()`: the last site changes first. The networks share only
+    the batch. Their loss is the sum of the single losses, so the gradient of each network is that of its own loss; and
+    Adam works element by element, so one Adam does what K^S Adams would do.
     """
 
     def __init__(self, template: nn.Module, functions: Sequence[str]) -> None:
@@ -39,34 +39,34 @@ class Networks:
         self.biases = [_copies(layer.bias.detach()[None], count) for layer in dense]
 
     def genotypes(self) -> list[tuple[str, ...]]:
-        """In the order of the first dimension of every parameter."""
+        """The genotypes, in the order of the first dimension of every parameter."""
         return list(itertools.product(self.names, repeat=self.sites))
 
     def parameters(self) -> list[Tensor]:
         return [*self.weights, *self.biases]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores (networks, N, classes) of the examples x (N, ...)."""
+        """Return the scores (networks, N, classes) of the examples x (N, ...)."""
         h = x.flatten(1).expand(len(self.weights[0]), -1, -1)
         for site in range(self.sites):
             h = self._activate(torch.baddbmm(self.biases[site], h, self.weights[site]), site)
         return torch.baddbmm(self.biases[-1], h, self.weights[-1])
 
     def _activate(self, z: Tensor, site: int) -> Tensor:
-        """Function k on slice k of the dimension of `site`: no index, no copy but the result."""
+        """Apply function k to slice k of the dimension of `site`: without an index, and without a copy of z."""
         slices = z.unflatten(0, self._grid).unbind(site)
-        done = [function(part) for function, part in zip(self._functions, slices, strict=True)]
-        return torch.stack(done, dim=site).flatten(0, self.sites - 1)
+        outputs = [function(part) for function, part in zip(self._functions, slices, strict=True)]
+        return torch.stack(outputs, dim=site).flatten(0, self.sites - 1)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """The sum over the networks of their mean cross-entropy on the batch."""
+        """Return the sum, over the networks, of the mean cross-entropy on the batch."""
         scores = self.forward(x)
         labels = y.expand(len(scores), -1)
         return F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="sum") / len(y)
 
     @torch.no_grad()
     def accuracies(self, x: Tensor, y: Tensor) -> Tensor:
-        """The share of the examples that each network gets right, (networks,)."""
+        """Return the share of the examples that each network classifies correctly, (networks,)."""
         right = torch.zeros(len(self.weights[0]), dtype=torch.int64)
         for part, labels in zip(x.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True):
             right += (self.forward(part).argmax(dim=-1) == labels).sum(dim=-1)
@@ -78,15 +78,15 @@ def _copies(value: Tensor, count: int) -> Tensor:
 
 
 def adam(networks: Networks, lr: float) -> torch.optim.Optimizer:
-    """Adam as nasact builds it; each network has moments of its own."""
+    """Return Adam as nasact builds it. Its moments have the shape of the parameters, so networks share none."""
     return torch.optim.Adam(networks.parameters(), lr=lr, fused=True)
 
 
-class Averages:
-    """The networks with moving averages of their weights: avg <- decay avg + (1 - decay) w after every step.
+class MovingAverages:
+    """Moving averages of the networks' weights: avg <- decay avg + (1 - decay) w after every step.
 
-    A constant learning rate leaves the weights jumping about their optimum; where one genotype happens to be when
-    training ends says little of its function. The first step's weights start the average, as in torch's AveragedModel.
+    With a constant learning rate the weights jump about their optimum, so the accuracy after the last step says little
+    about the functions. The first step's weights start the average, as in torch's AveragedModel.
     """
 
     def __init__(self, networks: Networks, decay: float) -> None:
@@ -103,16 +103,16 @@ class Averages:
 
     @contextmanager
     def in_place(self) -> Iterator[Networks]:
-        """The networks with the averages for weights; afterwards they are as they were."""
+        """Yield the networks with the averages as weights; restore the weights afterwards."""
         if self._averages is None:
-            raise RuntimeError("no step has been taken: there is nothing to average")
+            raise RuntimeError("there is no average before the first step")
         values = self.networks.parameters()
-        kept = [value.detach().clone() for value in values]
+        weights = [value.detach().clone() for value in values]
         _overwrite(values, self._averages)
         try:
             yield self.networks
         finally:
-            _overwrite(values, kept)
+            _overwrite(values, weights)
 
 
 @torch.no_grad()
@@ -125,8 +125,9 @@ def train_epoch(
     networks: Networks,
     optimiser: torch.optim.Optimizer,
     batches: Iterable[tuple[Tensor, Tensor]],
-    averages: Averages | None = None,
+    averages: MovingAverages | None = None,
 ) -> None:
+    """Take one step per batch; update `averages`, if there are any, after each."""
     for x, y in batches:
         optimiser.zero_grad(set_to_none=True)
         networks.loss(x, y).backward()

@@ -1,7 +1,7 @@
-"""What the table's passes would cost in other tools: the same cells in C++, torch.compile and, if it is there, numba.
+"""The cost of the table's two passes in other backends: the same cells in C++, torch.compile and numba.
 
-Run it where nasact is installed, and numba if that is to take part: python benchmarks/tools.py [--quick] [--json FILE].
-K = 13 at layer level; forward (y), then backward (dx and the weights' gradient), each tool's result checked.
+Usage: python benchmarks/table_backends.py [--quick] [--json FILE]. numba is left out if it is not installed. K = 13 at
+layer level: forward (y), then backward (dx and the gradient of the weights). The result of each backend is checked.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from cases import ALL, SHAPE, SMALL_SHAPE
-from report import Group, Results, Row, arguments, machine, publish
+from command_line import parse_arguments, publish
+from machine import inspect_machine
+from mixture_cases import ALL, SHAPE, SMALL_SHAPE
+from result_tables import Group, Results, Row
 from timing import interleaved
 from torch import Tensor
 
@@ -69,7 +71,7 @@ def with_torch_compile() -> Pass:
 
 
 def with_numba(threads: int) -> Pass:
-    """ImportError where there is no numba."""
+    """The passes in numba. Raises ImportError if numba is not installed."""
     import numba
     import numpy as np
 
@@ -77,7 +79,7 @@ def with_numba(threads: int) -> Pass:
     zero, scale, low, high = np.float32(0), np.float32(SCALE), np.float32(-BELOW), np.float32(ABOVE)
     below, numbers, block = BELOW, 4 * GRID.cells, 1 << 15
     value, slope, _ = (each.numpy() for each in basis(GRID, ALL).coefficients)
-    # unsigned places: numba tests a signed one for being negative, and then vectorises nothing
+    # unsigned indices: numba tests a signed one for a negative value, and then does not vectorise the loop
     n0, n1, n2, n3 = map(np.uint32, range(4))
     maths = {"contract", "reassoc", "nsz", "nnan", "ninf", "arcp"}
 
@@ -131,39 +133,39 @@ def with_numba(threads: int) -> Pass:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # the first call compiles, whatever ran before
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # an empty cache: the first call compiles
         measure()
 
 
 def measure() -> None:
-    given = arguments(__doc__)
-    found = machine()
+    args = parse_arguments(__doc__)
+    machine = inspect_machine()
     torch.manual_seed(0)
-    x, g = (torch.randn(SMALL_SHAPE if given.quick else SHAPE).flatten() for _ in range(2))
+    x, g = (torch.randn(SMALL_SHAPE if args.quick else SHAPE).flatten() for _ in range(2))
     p = torch.softmax(torch.randn(len(ALL)), 0)
-    tools: dict[str, Pass] = {"C++": native()}
-    if not given.quick:
-        tools["torch.compile"] = with_torch_compile()
+    backends: dict[str, Pass] = {"C++": native()}
+    if not args.quick:
+        backends["torch.compile"] = with_torch_compile()
     try:
-        tools["numba"] = with_numba(given.threads)
+        backends["numba"] = with_numba(args.threads)
     except ImportError:
-        print("numba is not installed: left out")
-    truth, rows = tools["C++"](x, p, g), []
-    for name, tool in tools.items():
+        print("numba is not installed: its rows are left out")
+    truth, rows = backends["C++"](x, p, g), []
+    for name, backend in backends.items():
         start = time.perf_counter()
-        got = tool(x, p, g)
+        got = backend(x, p, g)
         seconds = time.perf_counter() - start
         for one, other in zip(got, truth, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
-        if name != "C++":  # its own is that of first_call.py
+        if name != "C++":  # its first call is measured by first_call.py
             rows.append(Row(what=f"{name}: first call, no cache", value=seconds, low=seconds, high=seconds, unit="s"))
-    cases = {name: (lambda tool=tool: tool(x, p, g)) for name, tool in tools.items()}
+    cases = {name: (lambda backend=backend: backend(x, p, g)) for name, backend in backends.items()}
     cases["tanh"] = lambda: (y := torch.tanh(x), torch.ops.aten.tanh_backward(g, y))
-    times = interleaved(cases, rounds=2 if given.quick else 25, least=0 if given.quick else 0.02)
-    rows = [Row.ratio(f"{name} / C++", times, name, "C++") for name in tools if name != "C++"] + rows
+    times = interleaved(cases, rounds=2 if args.quick else 25, least=0 if args.quick else 0.02)
+    rows = [Row.ratio(f"{name} / C++", times, name, "C++") for name in backends if name != "C++"] + rows
     rows.append(Row.ratio("C++ / one tanh", times, "C++", "tanh"))
     title = "The table's two passes in other tools, K=13, layer level; C++ with what autograd costs"
-    publish(Results("tools", found, (Group(title, tuple(rows)),), given.quick), given.json)
+    publish(Results("table_backends", machine, (Group(title, tuple(rows)),), args.quick), args.json)
 
 
 if __name__ == "__main__":

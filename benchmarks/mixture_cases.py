@@ -1,4 +1,4 @@
-"""What the benchmarks time: one mixture written in several ways, ready to be called. Knows nasact; times nothing."""
+"""The cases that the benchmarks time: a mixture, written in several ways. Knows nasact; times nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nasact.mixture import Bank, Layout
 ALL = tuple(name for name in activations.load_space("all") if name != "softmax")
 BASIC = tuple(activations.load_space("basic"))
 SHAPE, SMALL_SHAPE = (64, 32, 30, 30), (4, 8, 15, 15)
-"""The input of the targets, and that of a smoke test."""
+"""The input shapes: for the targets, and for a smoke test."""
 
 Mix = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,7 +24,7 @@ def functions(names: tuple[str, ...]) -> list[Callable[..., Tensor]]:
 
 
 def naive(names: tuple[str, ...]) -> Mix:
-    """As it is usually written: all functions, stacked, times the weights, summed."""
+    """The mixture as it is usually written: all functions stacked, times the weights, summed."""
     candidates = functions(names)
 
     def mix(x: Tensor, weights: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def naive(names: tuple[str, ...]) -> Mix:
 
 
 def loop(names: tuple[str, ...]) -> Mix:
-    """One function after the other; weights (..., K), broadcast against x without its last dimension."""
+    """The mixture one function at a time. Weights (..., K): without their last dimension they broadcast against x."""
     candidates = functions(names)
 
     def mix(x: Tensor, weights: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def loop(names: tuple[str, ...]) -> Mix:
 
 
 def compiled(names: tuple[str, ...]) -> Mix:
-    """The loop as one who knows torch.compile compiles it: one graph, for this shape alone."""
+    """The loop, compiled for speed: as one graph, and for one shape only."""
     return torch.compile(loop(names), fullgraph=True, dynamic=False)
 
 
@@ -64,14 +64,14 @@ def weights_for(names: tuple[str, ...], *lead: int) -> Tensor:
     return torch.softmax(torch.randn(*lead, len(names)), dim=-1).requires_grad_()
 
 
-def both_ways(function: Callable[..., Tensor], x: Tensor, *weights: Tensor) -> Case:
-    """Forward and backward to x and the weights."""
+def forward_and_backward(function: Callable[..., Tensor], x: Tensor, *weights: Tensor) -> Case:
+    """Forward pass, and backward pass to x and to the weights."""
     inputs = (x.requires_grad_(), *weights)
     gradient = torch.randn_like(x)
     return lambda: torch.autograd.grad(function(*inputs), inputs, gradient)
 
 
-def forward(function: Callable[[Tensor], Tensor], x: Tensor) -> Case:
+def forward_only(function: Callable[[Tensor], Tensor], x: Tensor) -> Case:
     def case() -> Tensor:
         with torch.inference_mode():
             return function(x)
@@ -80,5 +80,5 @@ def forward(function: Callable[[Tensor], Tensor], x: Tensor) -> Case:
 
 
 def mixing(names: tuple[str, ...], x: Tensor, kernel: str = "table") -> Case:
-    """A mixture of `names` at layer level, both ways."""
-    return both_ways(table(names, tuple(x.shape), kernel=kernel), x, weights_for(names))
+    """A mixture of `names` at layer level, forward and backward."""
+    return forward_and_backward(table(names, tuple(x.shape), kernel=kernel), x, weights_for(names))

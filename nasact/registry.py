@@ -1,7 +1,6 @@
 """One registry class for everything that is chosen by name: functions, strategies, models, datasets, ...
 
-To register is to be listed by the CLI, accepted by studies and tested. An unknown name lists near matches; a duplicate
-name raises.
+A registered record is listed by the CLI, accepted by studies and tested. Must not know what the records are.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from nasact.errors import NasactError, UnknownName, did_you_mean
@@ -16,42 +16,51 @@ from nasact.errors import NasactError, UnknownName, did_you_mean
 T = TypeVar("T")
 
 
-def import_submodules(package: str, path: Iterable[str]) -> None:
-    """Import every module of `package`, by name: a file that registers its record needs no further line elsewhere.
+def import_submodules(package: str, path: Iterable[str], *, first: Iterable[str] = ()) -> None:
+    """Import every module of `package`: a new file that registers its record needs no line elsewhere.
 
-    Called by a package as `import_submodules(__name__, __path__)`.
+    The order is that of `first`, then alphabetical. A package calls `import_submodules(__name__, __path__)`.
     """
-    for name in sorted(module.name for module in pkgutil.iter_modules(path)):
+    for name in (*first, *sorted(module.name for module in pkgutil.iter_modules(path))):
         importlib.import_module(f"{package}.{name}")
 
 
 class Registry(Generic[T]):
-    """Names to records, in the order of registration."""
+    """A mapping of names to records, in the order of registration."""
 
     def __init__(self, kind: str, listing: str = "") -> None:
-        """`kind` is the noun of error messages; `listing` the command that lists the names."""
+        """`kind`: the noun in error messages. `listing`: the command that lists the names."""
         self.kind = kind
         self.listing = listing
         self._records: dict[str, T] = {}
 
     def register(self, name: str, record: T, *, replace: bool = False) -> T:
-        """Hold `record` under `name`; a name that is taken raises unless `replace`."""
+        """Register `record` as `name` and return it; NasactError if the name is taken, unless `replace`."""
         if name in self._records and not replace:
             raise NasactError(f"{self.kind} {name!r} is already registered")
         self._records[name] = record
         return record
 
     def get(self, name: str) -> T:
-        """The record called `name`; UnknownName with near matches where there is none."""
+        """The record called `name`; UnknownName, with near matches, if there is none."""
         try:
             return self._records[name]
         except (KeyError, TypeError):
             raise UnknownName(self.unknown(name)) from None
 
     def unknown(self, name: object) -> str:
-        """The one line that tells what is wrong with `name`."""
+        """The error message, in one line, for a `name` that is not registered."""
         listing = f" ({self.listing})" if self.listing else ""
         return f"unknown {self.kind} {name!r}.{did_you_mean(name, self._records)}{listing}"
+
+    @contextmanager
+    def temporary(self) -> Iterator[None]:
+        """At the end of the block, forget what was registered in it: for tests and examples."""
+        before = dict(self._records)
+        try:
+            yield
+        finally:
+            self._records = before
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._records)

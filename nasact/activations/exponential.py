@@ -1,4 +1,4 @@
-"""Candidates that leave relu's corner through an exponential: softplus, elu and their relatives."""
+"""Candidates that smooth relu's corner by an exponential: softplus, elu and their relatives."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Candidates of the form x * gate(x), smooth but for hard_swish: silu, gelu, mish and their relatives.
+"""Candidates of the form x * gate(x): silu, gelu, mish and their relatives. All but hard_swish are smooth.
 
-Where a gate's own exponential would overflow, its argument is clamped at a point beyond which the gate is constant to
-the last bit in float64: so value and derivatives of every order stay finite, and equal to what they are.
+Where the exponential in a gate would overflow, its argument is clamped at a point beyond which the gate is constant to
+the last bit in float64. So the value and the derivatives of every order stay finite and correct.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nasact.activations.candidate import INF, Candidate, register
 # e^-e^8 = 0 and tanh(e^4) = 1 exactly in float64
 _GOLU_ZERO = -8.0
 _TANHEXP_ONE = 4.0
-# tanh(softplus(40)) = 1 likewise
+# tanh(softplus(40)) = 1 exactly in float64
 _MISH_ONE = 40.0
 
 
@@ -30,7 +30,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 def mish(x: Tensor) -> Tensor:
-    # torch's second derivative is nan where e^x overflows
+    # the second derivative of torch's mish is nan where e^x overflows
     return torch.where(x > _MISH_ONE, x, functional.mish(torch.clamp(x, max=_MISH_ONE)))
 
 
@@ -51,7 +51,7 @@ def logish(x: Tensor) -> Tensor:
 
 
 def elish(x: Tensor) -> Tensor:
-    # where() alone would multiply the unused branch's overflow by zero in the backward pass
+    # without the clamp, the backward pass of where() multiplies the unused branch's overflow by zero: nan
     return torch.where(x >= 0, x, torch.expm1(torch.clamp(x, max=0.0))) * torch.sigmoid(x)
 
 

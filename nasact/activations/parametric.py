@@ -1,4 +1,4 @@
-"""Candidates whose shape is trained: slopes, ramps and xielu (snake is among the periodic ones)."""
+"""Candidates with learnable parameters: slopes, ramps and xielu. (snake is in periodic.py.)"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FLEXIBLE = "Combined Flexible Activation Functions 2020, eq. 5"
 
 LEAK = Beta(name="slope", init=0.01, low=0.0, high=1.0)
 PRELU_SLOPE = Beta(name="slope", init=0.25)
-# starts with the slope of the sigmoid at 0, and of tanh at 0: the functions that the ramps stand beside
+# the initial slope at 0 is that of sigmoid (bounded_ramp) and of tanh (signed_ramp), which the ramps replace
 RAMP_WIDTH = Beta(name="b", init=2.0, low=1e-2)
 SIGNED_RAMP_WIDTH = Beta(name="b", init=1.0, low=1e-2)
 XIELU_LINEAR = 0.5
@@ -28,7 +28,7 @@ def prelu(x: Tensor, slope: float | Tensor) -> Tensor:
 
 
 def bounded_ramp(x: Tensor, b: float | Tensor) -> Tensor:
-    # the two relus of the formula cancel badly far out, a clamp does not
+    # the formula's two relus lose digits by cancellation far from 0; a clamp does not
     return torch.clamp(x / (2.0 * RAMP_WIDTH.fit(b, x)) + 0.5, 0.0, 1.0)
 
 

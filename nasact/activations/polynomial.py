@@ -1,4 +1,4 @@
-"""Candidates that are powers of x, each changed where its slope would have no bound."""
+"""Candidates that are powers of x, changed where their slope would be unbounded."""
 
 from __future__ import annotations
 

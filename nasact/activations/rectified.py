@@ -1,4 +1,4 @@
-"""Candidates made of straight or parabolic pieces: relu and its relatives."""
+"""Candidates that consist of linear or parabolic pieces: relu and its relatives."""
 
 from __future__ import annotations
 

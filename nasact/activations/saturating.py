@@ -1,4 +1,4 @@
-"""Candidates that level off at both ends: sigmoid, tanh and their relatives, with tanh's complement tanhshrink."""
+"""Candidates that saturate at both ends (sigmoid, tanh and their relatives), and tanhshrink, x - tanh(x)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from nasact.activations.candidate import EVERYWHERE, Candidate, register
 
 
 def hard_sigmoid(x: Tensor) -> Tensor:
-    # the same bits as functional.hardsigmoid, which has no second derivative (torch 2.15: hardsigmoid_backward)
+    # bit-identical to functional.hardsigmoid, which has no second derivative (torch 2.15: hardsigmoid_backward)
     return (functional.hardtanh(x, -3.0, 3.0) + 3.0) / 6.0
 
 
 def softsign(x: Tensor) -> Tensor:
-    # the same bits as functional.softsign; the second derivative of abs imports the compiler (torch 2.14: two seconds)
+    # bit-identical to functional.softsign; the second derivative of abs imports torch's compiler (2.14: two seconds)
     return x / (x * x.sign() + 1)
 
 

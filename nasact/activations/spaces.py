@@ -1,6 +1,6 @@
 """Search spaces: named sets of candidates, shipped as `search_spaces/*.yaml` or written by the user.
 
-It reads and checks those files and knows nothing of the studies that name them.
+Reads and checks these files. Must not know the studies that name them.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ class Space:
 
 
 def space_names() -> tuple[str, ...]:
-    """Names of the shipped spaces, sorted."""
+    """The names of the shipped spaces, sorted."""
     return shipped_names(_FOLDER)
 
 
 def spaces() -> tuple[Space, ...]:
-    """Every shipped space."""
+    """All shipped spaces, sorted by name."""
     return tuple(get_space(name) for name in space_names())
 
 
 def load_space(name: str) -> tuple[str, ...]:
-    """The functions of a space: a shipped one by its name, one's own by the path of its YAML file."""
+    """The functions of a space; see `get_space`."""
     return get_space(name).functions
 
 
 def get_space(name: str) -> Space:
-    """The whole record of a space: a shipped one by its name, one's own by the path of its YAML file."""
+    """The space with this name (shipped) or in the YAML file at this path; UnknownName or StudyError if it fails."""
     if name in space_names():
         return read_space(shipped(_FOLDER) / f"{name}.yaml", shown=f"{_FOLDER}/{name}.yaml")
     if name.endswith((".yaml", ".yml")):
@@ -54,28 +54,31 @@ def get_space(name: str) -> Space:
 
 
 def read_space(path: Path, *, shown: str | None = None) -> Space:
-    """The space in a YAML file; what is wrong with it is told in one line that begins with the file and the line."""
+    """Read a space from a YAML file; StudyError or UnknownName, in one line that begins with the file and the line.
+
+    `shown`: the file's name in errors; None: `path`.
+    """
     place = shown or str(path)
     root = _compose(path, place)
     if not isinstance(root, yaml.MappingNode):
         raise StudyError(f"{place}: expected a mapping with the keys {', '.join(_REQUIRED + _OPTIONAL)}")
-    found: dict[str, yaml.Node] = {}
+    nodes: dict[str, yaml.Node] = {}
     for key, value in root.value:
         name = str(key.value)
         if name not in _REQUIRED + _OPTIONAL:
             raise StudyError(f"{_at(place, key)}: unknown key {name!r}.{did_you_mean(name, _REQUIRED + _OPTIONAL)}")
-        if name in found:
+        if name in nodes:
             raise StudyError(f"{_at(place, key)}: the key {name!r} is given twice")
-        found[name] = value
+        nodes[name] = value
     for name in _REQUIRED:
-        if name not in found:
+        if name not in nodes:
             raise StudyError(f"{place}: the key {name!r} is missing")
-    texts = {name: _text(place, name, found[name]) for name in found if name != "functions"}
+    texts = {name: _text(place, name, nodes[name]) for name in nodes if name != "functions"}
     if texts["name"] != path.stem:
         raise StudyError(
-            f"{_at(place, found['name'])}: name: must be {path.stem!r} like the file, not {texts['name']!r}"
+            f"{_at(place, nodes['name'])}: name: must be {path.stem!r} like the file, not {texts['name']!r}"
         )
-    return Space(functions=_functions(place, found["functions"]), **texts)
+    return Space(functions=_functions(place, nodes["functions"]), **texts)
 
 
 def _functions(place: str, node: yaml.Node) -> tuple[str, ...]:
@@ -83,26 +86,26 @@ def _functions(place: str, node: yaml.Node) -> tuple[str, ...]:
         raise StudyError(f"{_at(place, node)}: functions: expected a list of function names")
     if not node.value:
         raise StudyError(f"{_at(place, node)}: functions: the list is empty, expected at least one function")
-    said: dict[str, str] = {}
+    spellings: dict[str, str] = {}  # canonical name -> as written in the file
     for item in node.value:
         written = _text(place, "functions", item)
         try:
             name = get(written).name
         except UnknownName as error:
             raise UnknownName(f"{_at(place, item)}: functions: {error}") from None
-        if name in said:
-            same = "is given twice" if said[name] == written else f"is the same function as {said[name]!r}"
+        if name in spellings:
+            same = "is given twice" if spellings[name] == written else f"is the same function as {spellings[name]!r}"
             raise StudyError(f"{_at(place, item)}: functions: {written!r} {same}")
-        said[name] = written
-    return tuple(said)
+        spellings[name] = written
+    return tuple(spellings)
 
 
 def _compose(path: Path, place: str) -> yaml.Node | None:
-    """The file's node tree: unlike the loaded values it knows lines, and keys that are given twice."""
+    """The file's node tree: unlike loaded values, it has line numbers and keeps keys that are given twice."""
     try:
         node: yaml.Node | None = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except FileNotFoundError:
-        raise UnknownName(f"{place}: no such search space file") from None
+        raise UnknownName(f"{place}: this search space file does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"{place}: cannot be read: {error}") from None
     except yaml.MarkedYAMLError as error:

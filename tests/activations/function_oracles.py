@@ -34,7 +34,7 @@ def _shrink(x: mp.mpf, hard: bool) -> mp.mpf:
     return x if hard else x - mp.sign(x) / 2
 
 
-# One row of a softmax: its other entries are held at these.
+# The other entries of a row whose first entry is varied, for softmax.
 SOFTMAX_OTHERS = (-1.0, 0.5)
 
 ORACLES: dict[str, Scalar] = {
@@ -82,7 +82,7 @@ ORACLES: dict[str, Scalar] = {
     "softmax": lambda x: mp.exp(x) / (mp.exp(x) + sum(mp.exp(other) for other in SOFTMAX_OTHERS)),
 }
 
-# Values inside the bounds, away from the initial one, to check each parameter at.
+# For each parameter a second value to check at, within the bounds and different from the initial one.
 OTHER_BETAS: dict[str, tuple[float, ...]] = {
     "snake": (0.3,),
     "leaky_slope": (0.7,),

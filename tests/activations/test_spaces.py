@@ -1,4 +1,4 @@
-"""The shipped search spaces are the papers', and a wrong space file is refused in one line that names it."""
+"""The shipped search spaces are those of the papers; a wrong space file is refused in one line that names it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PAPERS = {
 
 def test_every_shipped_space_is_checked() -> None:
     assert set(space_names()) == set(PAPERS)
-    assert len(activations.spaces()) == len(PAPERS) == 14
+    assert len(activations.spaces()) == len(PAPERS) >= 14
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -53,7 +53,7 @@ def test_an_unknown_space_lists_near_matches() -> None:
         load_space("basci")
 
 
-def test_a_space_of_one_s_own_is_loaded_by_path_with_canonical_names(tmp_path: Path) -> None:
+def test_a_user_s_space_is_loaded_by_path_with_canonical_names(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nfunctions:\n  - swish\n  - linear\n", encoding="utf-8")
     assert load_space(str(path)) == ("silu", "identity")
@@ -85,7 +85,7 @@ def test_a_space_of_one_s_own_is_loaded_by_path_with_canonical_names(tmp_path: P
         ("name: bad\x00\n", StudyError, r": not valid YAML"),
     ],
 )
-def test_a_wrong_space_file_is_one_line_that_names_the_file(
+def test_a_wrong_space_file_is_refused_in_one_line_that_names_the_file(
     tmp_path: Path, text: str, error: type[NasactError], line: str
 ) -> None:
     path = tmp_path / "bad.yaml"
@@ -96,8 +96,8 @@ def test_a_wrong_space_file_is_one_line_that_names_the_file(
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_or_unreadable_space_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match=r"gone\.yaml: no such search space file$"):
+def test_a_missing_or_unreadable_space_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match=r"gone\.yaml: this search space file does not exist$"):
         load_space(str(tmp_path / "gone.yaml"))
     path = tmp_path / "latin.yaml"
     path.write_bytes("name: é".encode("latin-1"))

@@ -1,10 +1,10 @@
 """The mixture of candidate functions: normalisers, levels, the op with its kernels, the modules.
 
-`sum_k p_k f_k(x; beta_k)` with `p` = normaliser(alpha). Knows the catalogue, and nothing of models or of searching.
+Computes `sum_k p_k f_k(x; beta_k)` with `p = normaliser(alpha)`. Knows the catalogue; must not know models or searches.
 """
 
 from nasact.mixture import kernels
-from nasact.mixture.kernels import KERNELS, ORIGINAL, Automatic, Choice, Fused, Kernel, Reference, Table, as_kernel
+from nasact.mixture.kernels import KERNELS, Automatic, Choice, Fused, Kernel, Reference, Table, as_kernel
 from nasact.mixture.layout import LEVELS, Layout
 from nasact.mixture.module import Activation, Bank, FrozenMixture, Mixture
 from nasact.mixture.normalisers import NORMALISERS, Normaliser
@@ -13,7 +13,6 @@ __all__ = [
     "KERNELS",
     "LEVELS",
     "NORMALISERS",
-    "ORIGINAL",
     "Activation",
     "Automatic",
     "Bank",

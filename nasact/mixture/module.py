@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from nasact import activations
 from nasact.activations import Candidate
 from nasact.errors import MixtureError
-from nasact.mixture.kernels import ORIGINAL, Choice, Kernel, Term, as_kernel
+from nasact.mixture.kernels import Choice, Kernel, Term, as_kernel
 from nasact.mixture.layout import Layout
 from nasact.mixture.normalisers import NORMALISERS, Normaliser
+from nasact.reserved_names import ORIGINAL
 
 
 def _working_dtype(dtype: torch.dtype) -> torch.dtype:

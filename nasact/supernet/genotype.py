@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from nasact import activations
 from nasact.errors import GenotypeError, MixtureError, UnknownName, did_you_mean
-from nasact.mixture import LEVELS, NORMALISERS, ORIGINAL, Activation, Bank, FrozenMixture, Kernel, Layout
+from nasact.mixture import LEVELS, NORMALISERS, Activation, Bank, FrozenMixture, Kernel, Layout
+from nasact.reserved_names import ORIGINAL
 from nasact.supernet.sites import Place, Site, find_plan
 from nasact.supernet.supernet import bank_names, bare, reference_tensor
 from nasact.supernet.surgery import install

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasact.mixture import ORIGINAL
+from nasact.reserved_names import ORIGINAL
 
 _MODULES: dict[type[nn.Module], tuple[str, Mapping[str, Any]]] = {
     nn.ReLU: ("relu", {}),

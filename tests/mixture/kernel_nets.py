@@ -1,4 +1,4 @@
-"""A small network with mixtures in it, its twin by the reference in float64, and how far two results are apart."""
+"""A small network with mixtures, its copy with the reference kernel in float64, and the distance of two results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nasact.mixture import Bank, Kernel, as_kernel
 from nasact.supernet import Supernet, relax
 
 SPACE = ("relu", "tanh", "gelu", "prelu")
-"""Three that the table holds and one that it does not."""
+"""Three candidates that the table can hold and one that it cannot."""
 KERNELS = ("auto", "table", "fused")
 LEVELS = ("layer", "channel", "neuron")
 
@@ -36,33 +36,33 @@ def inputs(batch: int = 5) -> Tensor:
 
 def supernet(kernel: str | Kernel, level: str = "layer", space: tuple[str, ...] = SPACE) -> Supernet:
     torch.manual_seed(0)
-    made = relax(Net(), space, level=level, kernel=kernel, example_input=inputs(2))
+    net = relax(Net(), space, level=level, kernel=kernel, example_input=inputs(2))
     with torch.no_grad():
-        for alpha in made.arch_parameters():
+        for alpha in net.arch_parameters():
             alpha.normal_()
-    return made
+    return net
 
 
-def twin(module: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """The same module, its mixtures computed by the reference."""
-    made = deepcopy(module).to(dtype)
-    for bank in made.modules():
+def reference_copy(module: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A copy of the module whose mixtures are computed by the reference kernel."""
+    copied = deepcopy(module).to(dtype)
+    for bank in copied.modules():
         if isinstance(bank, Bank):
             bank.kernel = as_kernel("reference")
             bank.op = bank.kernel.prepare(bank.names, bank.layout, bank.where)
-    return made
+    return copied
 
 
 def flat(found: Any) -> list[Tensor]:
-    """The tensors of a result, whatever holds them."""
+    """The tensors of a result: of a tensor, or of a nested dictionary or sequence."""
     if isinstance(found, Tensor):
         return [found.detach()]
     parts = found.values() if isinstance(found, dict) else found
     return [tensor for part in parts for tensor in flat(part)]
 
 
-def apart(found: Any, true: Any) -> float:
-    """The largest difference, in units of the largest entry of each true tensor."""
+def distance(found: Any, true: Any) -> float:
+    """The largest difference of corresponding tensors, in units of the largest entry of each true tensor."""
     pairs = list(zip(flat(found), flat(true), strict=True))
     assert pairs
     assert all(one.shape == other.shape for one, other in pairs)
@@ -71,7 +71,7 @@ def apart(found: Any, true: Any) -> float:
 
 
 def all_gradients(module: nn.Module, x: Tensor) -> list[Tensor]:
-    """The output and the gradients of its squares: of x and of every parameter."""
+    """The output, and the gradients of the sum of its squares for x and for every parameter."""
     x = x.detach().requires_grad_()
     y = module(x)
     return [y.detach(), *torch.autograd.grad(y.float().square().sum(), (x, *module.parameters()))]

@@ -1,4 +1,4 @@
-"""Truths that the kernels are held to: `mix` in float64 with its gradients, and cells looked up in float64."""
+"""Oracles for the kernels: `mix` in float64 with its gradients, and cells looked up in float64."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nasact.mixture.table.basis import Grid, basis
 ANALYTIC = (
     "hardshrink", "snake", "signed_cbrt", "leaky_slope", "prelu", "bounded_ramp", "signed_ramp", "xielu", "softmax",
 )  # fmt: skip
-"""What the catalogue holds and the table does not: it jumps, learns, is too steep or couples features."""
+"""Functions that the table cannot hold: they jump, have parameters, are too steep or couple features."""
 TABULABLE = tuple(name for name in activations.names() if name not in ANALYTIC)
 THIRTEEN = (
     "relu", "tanh", "sigmoid", "identity", "silu", "softsign", "softplus", "selu", "hard_sigmoid", "gelu", "elu",
     "sin", "cos",
 )  # fmt: skip
-"""Paper 001's largest set, all but softmax."""
+"""The largest set of paper 001, without softmax."""
 MIXED = ("relu", "tanh", "softmax", "prelu", "snake", "hardshrink", "cube", "original")
 
 LEVELS: Mapping[str, Callable[[Sequence[int]], tuple[int, ...]]] = {
@@ -32,41 +32,41 @@ LEVELS: Mapping[str, Callable[[Sequence[int]], tuple[int, ...]]] = {
 
 
 def layout(level: str, shape: Sequence[int]) -> Layout:
-    """The layout of `level` for an input of that shape, its channels in dimension 1."""
+    """The layout of `level` for an input of `shape`, with channels in dimension 1."""
     return Layout(level=level, shape=LEVELS[level](shape))
 
 
 def make_bank(
     names: Sequence[str], where: Layout, kernel: str | Kernel = "auto", dtype: torch.dtype = torch.float32
 ) -> Bank:
-    """A bank whose "original", where it has one, is a PReLU with a trained slope."""
+    """A bank. Its "original", if `names` contains that, is a PReLU with a slope of 0.375."""
     original = nn.PReLU(init=0.375, dtype=dtype) if "original" in names else None
     return Bank(names, where, original=original, kernel=kernel, dtype=dtype)
 
 
 def gradients(bank: Bank, x: Tensor, weights: Tensor, g: Tensor) -> dict[str, Tensor]:
-    """The output and, for the cotangent g, the gradients of x, of the weights and of what the bank learns."""
+    """The output and, for the cotangent g, the gradients of x, of the weights and of the bank's parameters."""
     x, weights = x.detach().requires_grad_(), weights.detach().requires_grad_()
-    learnt = dict(bank.named_parameters())
+    parameters = dict(bank.named_parameters())
     y = bank(x, weights)
-    found = torch.autograd.grad(y, (x, weights, *learnt.values()), g)
-    return {"y": y.detach(), **dict(zip(("x", "weights", *learnt), found, strict=True))}
+    found = torch.autograd.grad(y, (x, weights, *parameters.values()), g)
+    return {"y": y.detach(), **dict(zip(("x", "weights", *parameters), found, strict=True))}
 
 
 def exact(bank: Bank) -> Bank:
-    """The same bank in float64, computed by the reference."""
+    """The same bank in float64, computed by the reference kernel."""
     betas = {name: beta.detach().double() for name, beta in bank.betas.items()}
     original = None if bank.original is None else deepcopy(bank.original).double()
     return Bank(bank.names, bank.layout, original=original, betas=betas, kernel="reference", dtype=torch.float64)
 
 
 def truth(bank: Bank, x: Tensor, weights: Tensor, g: Tensor) -> dict[str, Tensor]:
-    """What `gradients` shall find: by autograd of `mix` in float64."""
+    """The expected result of `gradients`, by autograd of `mix` in float64."""
     return gradients(exact(bank), x.double(), weights.double(), g.double())
 
 
 def assert_close(found: Mapping[str, Tensor], true: Mapping[str, Tensor], tolerance: float) -> None:
-    """Every tensor is off by at most `tolerance`, in units of the largest true entry or of one."""
+    """Assert that no tensor is off by more than `tolerance`, in units of its largest true entry or of 1."""
     assert found.keys() == true.keys()
     for name, expected in true.items():
         assert found[name].shape == expected.shape, name
@@ -76,8 +76,8 @@ def assert_close(found: Mapping[str, Tensor], true: Mapping[str, Tensor], tolera
             assert error <= tolerance, f"{name} is off by {error:.2e}"
 
 
-def twice(bank: Bank, x: Tensor, weights: Tensor, g: Tensor, a: Tensor) -> list[Tensor]:
-    """Output, gradients and gradients of gradients."""
+def double_backward(bank: Bank, x: Tensor, weights: Tensor, g: Tensor, a: Tensor) -> list[Tensor]:
+    """The output, the gradients, and the gradients of the gradients."""
     x, weights = x.detach().requires_grad_(), weights.detach().requires_grad_()
     y = bank(x, weights)
     dx, dweights = torch.autograd.grad(y, (x, weights), g, create_graph=True)
@@ -86,7 +86,7 @@ def twice(bank: Bank, x: Tensor, weights: Tensor, g: Tensor, a: Tensor) -> list[
 
 
 def candidates(names: Sequence[str], x: Tensor, order: int, grid: Grid | None = None) -> Tensor:
-    """(K, *x.shape), float64: the cubics of the `order`-th derivatives where x lies inside the cells, else 0."""
+    """The cubics of the `order`-th derivatives at x, and 0 outside the cells: (K, *x.shape), float64."""
     grid = grid or Grid()
     table = basis(grid, tuple(names)).coefficients[order].double()
     u = (x.float() * (1 / grid.step)).double()

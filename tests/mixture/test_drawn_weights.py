@@ -1,4 +1,4 @@
-"""Mixture weights that are drawn: one function at a time (gumbel_hard), or from a Dirichlet distribution."""
+"""Mixture weights that are drawn at random: one function at a time (gumbel_hard), or from a Dirichlet distribution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def drawn(name: str, alpha: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 @pytest.mark.parametrize("temperature", [10.0, 1.0, 0.1])
-def test_a_hard_draw_is_one_hot_to_the_bit_and_follows_softmax_at_any_temperature(temperature: float) -> None:
+def test_a_hard_draw_is_exactly_one_hot_and_follows_softmax_at_any_temperature(temperature: float) -> None:
     torch.manual_seed(0)
     alpha, n = torch.tensor([0.0, 1.0, -1.0, 0.5]), 40_000
     p = drawn("gumbel_hard", alpha.expand(n, 4), temperature)
@@ -46,11 +46,11 @@ def test_a_hard_draw_has_the_gradient_of_the_soft_draw_with_the_same_noise() -> 
 
 
 @pytest.mark.parametrize("name", ["gumbel", "gumbel_hard"])
-@pytest.mark.parametrize("waiting", [0.0, float("inf")])
-def test_noise_that_is_not_finite_reaches_neither_weights_nor_gradients(
-    name: str, waiting: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("exponential", [0.0, float("inf")])
+def test_noise_that_is_not_finite_does_not_reach_weights_or_gradients(
+    name: str, exponential: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Tensor, "exponential_", lambda tensor: tensor.fill_(waiting))
+    monkeypatch.setattr(Tensor, "exponential_", lambda tensor: tensor.fill_(exponential))
     alpha = torch.tensor([0.3, -0.2, 0.1], requires_grad=True)
     p = drawn(name, alpha, 0.1)
     (g,) = torch.autograd.grad((p * torch.arange(3.0)).sum(), alpha)
@@ -58,27 +58,27 @@ def test_noise_that_is_not_finite_reaches_neither_weights_nor_gradients(
     assert torch.isfinite(g).all()
 
 
-def test_in_training_each_channel_computes_one_of_its_functions_and_evaluation_mixes_them() -> None:
+def test_each_channel_computes_one_function_in_training_and_the_mixture_in_evaluation() -> None:
     torch.manual_seed(1)
     layout = Layout(level="channel", shape=(6,))
     op = Mixture(Bank(NAMES, layout, kernel="reference"), normaliser="gumbel_hard").train()
     x = torch.randn(5, 6, 3)
     candidates = torch.stack([activations.get(name)(x, dim=1) for name in NAMES])
-    seen = set()
+    drawn_functions = set()
     for _ in range(10):
         y = op(x)
         for channel in range(6):
             equal = [k for k in range(4) if torch.equal(y[:, channel], candidates[k, :, channel])]
             assert len(equal) == 1
-            seen.add(equal[0])
-    assert seen == {0, 1, 2, 3}
+            drawn_functions.add(equal[0])
+    assert drawn_functions == {0, 1, 2, 3}
     torch.testing.assert_close(op.eval()(x), candidates.mean(0))
 
 
 # ---- dirichlet ------------------------------------------------------------------------------------------------------
 
 
-def test_concentrations_are_elu_plus_one_and_keep_their_digits_in_float32() -> None:
+def test_concentrations_are_elu_plus_one_to_full_precision_in_float32() -> None:
     alpha = torch.linspace(-4.6, 50, 401, dtype=torch.float64)
     torch.testing.assert_close(concentration(alpha), F.elu(alpha) + 1, rtol=1e-12, atol=0)
     torch.testing.assert_close(concentration(alpha.float()).double(), F.elu(alpha) + 1, rtol=1e-5, atol=0)
@@ -95,7 +95,7 @@ def test_evaluation_gives_the_mean_of_the_draws() -> None:
 
 
 def test_the_pathwise_gradient_is_that_of_the_expectation() -> None:
-    """On a loss that is linear in p, where the expectation is known, and on a square, whose second moment is."""
+    """For a loss that is linear in p and for its square: the first and second moments of p are known."""
     torch.manual_seed(0)
     n, v = 60_000, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     alpha = torch.tensor([0.3, 1.5, -0.7], dtype=torch.float64)
@@ -128,7 +128,7 @@ def test_the_most_extreme_concentrations_have_finite_draws_and_gradients(dtype: 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_alpha_that_is_projected_to_the_border_still_has_a_gradient(dtype: torch.dtype) -> None:
+def test_an_alpha_that_is_projected_to_its_bound_has_a_gradient(dtype: torch.dtype) -> None:
     alpha = project_alpha(torch.tensor([-50.0, 0.0, 1e6], dtype=dtype)).requires_grad_()
     (g,) = torch.autograd.grad(concentration(alpha).sum(), alpha)
     torch.testing.assert_close(g, torch.tensor([LOWEST, 1.0, 1.0], dtype=dtype))

@@ -1,4 +1,4 @@
-"""A mixture from which candidates were dropped is the mixture of the others: whatever the normaliser, level, kernel."""
+"""A mixture with dropped candidates equals the mixture of the others, for any normaliser, level and kernel."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nasact.mixture import LEVELS, NORMALISERS, Bank, Layout, Mixture
 from nasact.supernet import Supernet, derive, relax
 
 NAMES = ("relu", "tanh", "prelu", "sigmoid", "identity")
-LEFT = (1, 2, 4)
-GONE = ("relu", "sigmoid")
+REMAINING = (1, 2, 4)
+DROPPED = ("relu", "sigmoid")
 LAYOUTS = {
     "layer": Layout(level="layer"),
     "channel": Layout(level="channel", shape=(3,)),
@@ -32,22 +32,22 @@ def mixture(names: tuple[str, ...], normaliser: str, level: str, kernel: str = "
 
 
 def pair(normaliser: str, level: str, kernel: str = "auto") -> tuple[Mixture, Mixture]:
-    """One of five candidates, two of them dropped; and one made of the other three, with the same alphas."""
+    """A mixture of five candidates with two of them dropped, and a mixture of the other three with the same alphas."""
     torch.manual_seed(1)
     whole, small = (
         mixture(NAMES, normaliser, level, kernel),
-        mixture(tuple(NAMES[k] for k in LEFT), normaliser, level, kernel),
+        mixture(tuple(NAMES[k] for k in REMAINING), normaliser, level, kernel),
     )
     with torch.no_grad():
         whole.alpha.copy_(torch.rand_like(whole.alpha) + 0.1)
         whole.project_()
-        small.alpha.copy_(whole.alpha[..., LEFT])
+        small.alpha.copy_(whole.alpha[..., REMAINING])
         small.project_()
-    whole.drop(GONE)
+    whole.drop(DROPPED)
     return whole, small
 
 
-def test_all_levels_are_here_and_enough_normalisers() -> None:
+def test_levels_normalisers_and_kernels_are_found() -> None:
     assert set(LAYOUTS) == set(LEVELS)
     assert len(NORMALISERS) >= 9
     assert len(KERNELS) >= 3
@@ -55,67 +55,67 @@ def test_all_levels_are_here_and_enough_normalisers() -> None:
 
 @every_level
 @every_normaliser
-def test_it_equals_the_mixture_of_those_left(normaliser: str, level: str) -> None:
+def test_output_gradients_and_weights_equal_those_of_the_remaining_mixture(normaliser: str, level: str) -> None:
     whole, small = pair(normaliser, level)
     x = torch.randn(4, 3, 2)
-    ends = []
-    for one in (whole, small):
-        torch.manual_seed(5)  # samples draw for those alive only
-        y = one.train()(x)
-        ends.append((y, *torch.autograd.grad(y.square().sum(), (one.alpha, *one.bank.betas.values()))))
-    (y, alpha, beta), (expected, its_alpha, its_beta) = ends
+    results = []
+    for mixed in (whole, small):
+        torch.manual_seed(5)  # the same noise for both: it is drawn only for the remaining candidates
+        y = mixed.train()(x)
+        results.append((y, *torch.autograd.grad(y.square().sum(), (mixed.alpha, *mixed.bank.betas.values()))))
+    (y, alpha, beta), (expected, expected_alpha, expected_beta) = results
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(beta, its_beta, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(alpha[..., LEFT], its_alpha, rtol=1e-4, atol=1e-5)
-    assert bool((alpha[..., (0, 3)] == 0).all()), "no gradient for whom was dropped"
-    torch.testing.assert_close(whole.weights()[..., LEFT], small.weights())
+    torch.testing.assert_close(beta, expected_beta, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alpha[..., REMAINING], expected_alpha, rtol=1e-4, atol=1e-5)
+    assert bool((alpha[..., (0, 3)] == 0).all()), "a dropped candidate has no gradient"
+    torch.testing.assert_close(whole.weights()[..., REMAINING], small.weights())
     assert bool((whole.weights()[..., (0, 3)] == 0).all())
     assert whole.alive.tolist() == [False, True, True, False, True]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @every_level
-def test_every_kernel_computes_it(level: str, kernel: str) -> None:
+def test_every_kernel_computes_a_mixture_with_dropped_candidates(level: str, kernel: str) -> None:
     whole, small = pair("softmax", level, kernel)
     x = torch.randn(4, 3, 2)
     torch.testing.assert_close(whole(x), small(x), rtol=1e-5, atol=1e-5)
 
 
 @every_normaliser
-def test_steps_of_an_optimiser_with_memory_and_weight_decay_leave_the_dropped_where_they_are(normaliser: str) -> None:
+def test_an_optimiser_with_momentum_and_weight_decay_does_not_move_a_dropped_alpha(normaliser: str) -> None:
     torch.manual_seed(0)
-    one, x = mixture(NAMES, normaliser, "channel"), torch.randn(4, 3, 2)
-    optimiser = torch.optim.Adam([one.alpha], lr=0.05, weight_decay=0.1)
+    mixed, x = mixture(NAMES, normaliser, "channel"), torch.randn(4, 3, 2)
+    optimiser = torch.optim.Adam([mixed.alpha], lr=0.05, weight_decay=0.1)
     for step in range(4):
         if step == 2:
-            one.drop(GONE)
+            mixed.drop(DROPPED)
         optimiser.zero_grad()
-        one(x).square().sum().backward()
+        mixed(x).square().sum().backward()
         optimiser.step()
-        one.project_()
-    assert bool((one.alpha[:, (0, 3)] == 0).all())
-    assert bool((one.weights()[:, (0, 3)] == 0).all())
+        mixed.project_()
+    assert bool((mixed.alpha[:, (0, 3)] == 0).all())
+    assert bool((mixed.weights()[:, (0, 3)] == 0).all())
     total = NORMALISERS.get(normaliser).total
-    p = one.weights().abs() if total == "absolute" else one.weights()
+    p = mixed.weights().abs() if total == "absolute" else mixed.weights()
     if total != "none":
         torch.testing.assert_close(p.sum(-1), torch.ones(3))
 
 
 @pytest.mark.parametrize("normaliser", [name for name, record in NORMALISERS.items() if record.total != "none"])
-def test_a_row_that_gave_all_its_weight_to_a_dropped_one_still_sums_to_one(normaliser: str) -> None:
+def test_a_row_whose_whole_weight_was_dropped_still_sums_to_one(normaliser: str) -> None:
     record = NORMALISERS.get(normaliser)
-    one = mixture(NAMES, normaliser, "layer")
+    mixed = mixture(NAMES, normaliser, "layer")
     with torch.no_grad():
-        one.alpha.copy_(torch.tensor([1.0, 0, 0, 0, 0]) if record.vertex_slack == 0 else one.alpha)
-    one.drop(["relu"])
-    p = one.weights()
+        mixed.alpha.copy_(torch.tensor([1.0, 0, 0, 0, 0]) if record.vertex_slack == 0 else mixed.alpha)
+    mixed.drop(["relu"])
+    p = mixed.weights()
     assert p[0] == 0
     torch.testing.assert_close((p.abs() if record.total == "absolute" else p).sum(), torch.tensor(1.0))
 
 
-def test_to_drop_in_two_steps_is_to_drop_at_once_and_nobody_twice() -> None:
+def test_dropping_in_two_steps_equals_dropping_at_once_and_repeating_a_drop_changes_nothing() -> None:
     at_once, in_turn = mixture(NAMES, "softmax", "layer"), mixture(NAMES, "softmax", "layer")
-    at_once.drop(GONE)
+    at_once.drop(DROPPED)
     in_turn.drop(["sigmoid"])
     in_turn.drop(["sigmoid", "relu"])
     in_turn.drop([])
@@ -123,21 +123,21 @@ def test_to_drop_in_two_steps_is_to_drop_at_once_and_nobody_twice() -> None:
     assert torch.equal(at_once.weights(), in_turn.weights())
 
 
-def test_a_mixture_from_which_nobody_was_dropped_has_the_state_it_always_had() -> None:
-    one = mixture(NAMES, "softmax", "layer")
-    one.drop([])
-    assert one.alive.all()
-    assert {key for key in one.state_dict() if not key.startswith("bank.")} == {"alpha", "temperature"}
+def test_the_state_of_a_mixture_without_dropped_candidates_does_not_mention_them() -> None:
+    mixed = mixture(NAMES, "softmax", "layer")
+    mixed.drop([])
+    assert mixed.alive.all()
+    assert {key for key in mixed.state_dict() if not key.startswith("bank.")} == {"alpha", "temperature"}
 
 
-def test_who_was_dropped_is_part_of_the_state_both_ways() -> None:
+def test_the_dropped_candidates_are_saved_and_restored_with_the_state() -> None:
     dropped, fresh = pair("softmax", "layer")[0], mixture(NAMES, "softmax", "layer")
     before = copy.deepcopy(fresh.state_dict())
     fresh.load_state_dict(dropped.state_dict())
     assert torch.equal(fresh.alive, dropped.alive)
     assert torch.equal(fresh.weights(), dropped.weights())
     fresh.drop(["tanh"])
-    assert int(dropped.alive.sum()) == 3, "a copy, not the same tensor"
+    assert int(dropped.alive.sum()) == 3, "the state must be a copy"
     fresh.load_state_dict(before)
     assert bool(fresh.alive.all())
     assert torch.equal(fresh.weights(), mixture(NAMES, "softmax", "layer").weights())
@@ -150,11 +150,11 @@ def test_who_was_dropped_is_part_of_the_state_both_ways() -> None:
         (list(NAMES), "no candidate would be left"),
     ],
 )
-def test_a_drop_that_cannot_be_is_refused_and_changes_nothing(names: list[str], message: str) -> None:
-    one = mixture(NAMES, "softmax", "layer")
+def test_an_impossible_drop_is_refused_and_changes_nothing(names: list[str], message: str) -> None:
+    mixed = mixture(NAMES, "softmax", "layer")
     with pytest.raises(MixtureError, match=message):
-        one.drop(names)
-    assert bool(one.alive.all())
+        mixed.drop(names)
+    assert bool(mixed.alive.all())
 
 
 class Net(nn.Module):
@@ -173,48 +173,48 @@ def supernet(normaliser: str = "softmax", level: str = "layer") -> Supernet:
 
 
 @every_normaliser
-def test_the_dropped_are_never_derived_however_much_they_weighed(normaliser: str) -> None:
+def test_a_dropped_candidate_is_never_derived_even_with_the_largest_weight(normaliser: str) -> None:
     net = supernet(normaliser, "channel")
-    (one,) = net.mixtures().values()
+    (mixed,) = net.mixtures().values()
     with torch.no_grad():
-        one.alpha.copy_(torch.tensor([0.46, 0.01, 0.05, 0.46, 0.02]))
-        one.project_()
-    one.drop(GONE)
+        mixed.alpha.copy_(torch.tensor([0.46, 0.01, 0.05, 0.46, 0.02]))
+        mixed.project_()
+    mixed.drop(DROPPED)
     assert derive(net).functions() == ("prelu",)
-    assert not {*GONE} & {*derive(net, top_k="all").functions()}
+    assert not {*DROPPED} & {*derive(net, top_k="all").functions()}
 
 
-def test_entropy_counts_those_left_only() -> None:
+def test_entropy_counts_only_the_remaining_candidates() -> None:
     net = supernet()
-    (one,) = net.mixtures().values()
-    found = []
-    for gone in ((), GONE, ("tanh", "prelu")):
-        one.drop(gone)
-        found.append(net.entropy()["act"])
-    assert found == pytest.approx([math.log(5), math.log(3), 0.0], abs=1e-6)
+    (mixed,) = net.mixtures().values()
+    entropies = []
+    for dropped in ((), DROPPED, ("tanh", "prelu")):
+        mixed.drop(dropped)
+        entropies.append(net.entropy()["act"])
+    assert entropies == pytest.approx([math.log(5), math.log(3), 0.0], abs=1e-6)
 
 
-def test_more_functions_than_are_left_cannot_be_derived() -> None:
+def test_more_functions_than_remain_cannot_be_derived() -> None:
     net = supernet()
-    (one,) = net.mixtures().values()
-    one.drop(GONE)
+    (mixed,) = net.mixtures().values()
+    mixed.drop(DROPPED)
     assert derive(net, top_k="all").functions() == ("tanh", "prelu", "identity")
-    message = r"site 'act': top_k must be between 1 and 3 \(its candidates, 2 having been dropped in the search\)"
+    message = r"site 'act': top_k must be between 1 and 3 \(the number of its candidates; the search dropped 2\)"
     with pytest.raises(GenotypeError, match=message):
         derive(net, top_k=4)
 
 
 @pytest.mark.parametrize("level", ["layer", "channel"])
-def test_it_is_compiled_into_one_graph_and_exported(level: str) -> None:
+def test_a_mixture_with_dropped_candidates_compiles_into_one_graph_and_exports(level: str) -> None:
     net, x = supernet(level=level), torch.randn(5, 4)
-    (one,) = net.mixtures().values()
+    (mixed,) = net.mixtures().values()
     torch._dynamo.reset()
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
-    seen = []
-    for gone in ((), ("relu",), GONE):
-        one.drop(gone)
+    outputs = []
+    for dropped in ((), ("relu",), DROPPED):
+        mixed.drop(dropped)
         torch.testing.assert_close(compiled(x), net(x), rtol=1e-5, atol=1e-6)
-        seen.append(net(x))
-    assert all(not torch.allclose(a, b) for a, b in itertools.pairwise(seen))
+        outputs.append(net(x))
+    assert all(not torch.allclose(a, b) for a, b in itertools.pairwise(outputs))
     program = torch.export.export(net.eval(), (x,))
     torch.testing.assert_close(program.module()(x), net(x), rtol=1e-5, atol=1e-6)

@@ -1,6 +1,6 @@
-"""The native code is built once, by whoever comes first, and nothing that goes wrong with it stops the op.
+"""The native code is built once, by the first process that needs it, and no failure of the build stops the op.
 
-Compilers are real or small scripts given as CXX; what a script "compiles" is the library that this process runs on.
+The compilers are real ones or small scripts given as CXX. A script "compiles" by copying the library of this process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_nets import apart
+from kernel_nets import distance
 from torch import Tensor
 
 from nasact.mixture import Bank, Layout
@@ -38,18 +38,21 @@ def gradients(bank: Bank, x: Tensor, weights: Tensor) -> list[Tensor]:
     return [y.detach(), *torch.autograd.grad(y.square().sum(), (x, weights))]
 
 
-def works(kernel: str = "auto", level: str = "layer") -> None:
-    """The op gives its numbers, whatever computes them."""
+def assert_op_is_correct(kernel: str = "auto", level: str = "layer") -> None:
+    """Assert that the op gives the reference's numbers, in native code or in plain torch."""
     torch.manual_seed(0)
     layout = Layout(level=level, shape={"layer": (), "channel": (3,), "neuron": (3, 50)}[level])
     x, weights = 3 * torch.randn(40, 3, 50), torch.rand(*layout.shape, len(NAMES))
     true = gradients(Bank(NAMES, layout, kernel="reference"), x.double(), weights.double())
-    assert apart(gradients(Bank(NAMES, layout, kernel=kernel), x, weights), true) < 1e-5
+    assert distance(gradients(Bank(NAMES, layout, kernel=kernel), x, weights), true) < 1e-5
 
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]:
-    """As in a new process with an empty cache: nothing is loaded yet, nothing was said yet. Gives the cache."""
+    """Returns a function that makes the state of a new process with an empty cache: no library, no warning given yet.
+
+    That function takes the compiler and returns the cache.
+    """
 
     def begin(cxx: str | Path | None = None) -> Path:
         monkeypatch.setattr(native, "load", lru_cache(maxsize=1)(native.load.__wrapped__))
@@ -70,7 +73,7 @@ def script(path: Path, body: str) -> Path:
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Path:
-    """A compiler that takes NAP seconds, else none: it copies what was compiled before and notes every call."""
+    """A compiler that takes NAP seconds (default 0), copies the library compiled before, and records every call."""
     library = build.build()
     return script(
         tmp_path / "quick",
@@ -83,7 +86,7 @@ def calls(tmp_path: Path) -> int:
 
 
 def built(cache: Path) -> list[Path]:
-    """The libraries in the cache, which holds nothing else but the lock."""
+    """The libraries in the cache; asserts that only the lock is there besides them."""
     assert {path.suffix for path in cache.iterdir()} <= {".so", ".lock"}
     return list(cache.glob("*.so"))
 
@@ -118,37 +121,37 @@ def test_four_processes_at_once_build_it_once(real: bool, quick: Path, tmp_path:
 @needs_compiler
 def test_a_later_process_builds_nothing(fresh: Callable[..., Path], quick: Path, tmp_path: Path) -> None:
     cache = fresh(quick)
-    works()
+    assert_op_is_correct()
     fresh("")  # no compiler any more
-    works()
+    assert_op_is_correct()
     assert (len(built(cache)), calls(tmp_path)) == (1, 2)
 
 
 @needs_compiler
-def test_it_is_found_in_a_cache_that_cannot_be_written(
+def test_the_library_is_found_in_a_cache_that_cannot_be_written(
     fresh: Callable[..., Path], quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = fresh(quick)
-    works()
-    # what a read-only mount says, also to root
+    assert_op_is_correct()
+    # what a read-only mount reports, also for root
     monkeypatch.setattr(os, "access", lambda path, mode, ask=os.access: mode != os.W_OK and ask(path, mode))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     fresh("")
-    works()
+    assert_op_is_correct()
     assert isinstance(native.load(), native.Library)
     assert calls(tmp_path) == 2
     shutil.rmtree(cache)
     fresh(quick)
-    works()
-    (own,) = (tmp_path / "temporary").iterdir()
-    assert own.stat().st_mode & 0o777 == 0o700
-    assert (len(built(own)), calls(tmp_path)) == (1, 4)
+    assert_op_is_correct()
+    (user_directory,) = (tmp_path / "temporary").iterdir()
+    assert user_directory.stat().st_mode & 0o777 == 0o700
+    assert (len(built(user_directory)), calls(tmp_path)) == (1, 4)
 
 
 @needs_compiler
 @pytest.mark.parametrize("home", ["/dev/null/nobody", ""])
-def test_it_is_built_without_a_home(
+def test_the_library_is_built_without_a_home_directory(
     home: str, fresh: Callable[..., Path], quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh(quick)
@@ -158,19 +161,19 @@ def test_it_is_built_without_a_home(
     (tmp_path / "file").touch()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    works()
+    assert_op_is_correct()
     assert isinstance(native.load(), native.Library)
     assert calls(tmp_path) == 2
 
 
 @needs_compiler
 @pytest.mark.parametrize("damage", ["emptied", "truncated", "changed", "replaced"])
-def test_a_damaged_library_is_built_anew(damage: str, fresh: Callable[..., Path], quick: Path, tmp_path: Path) -> None:
+def test_a_damaged_library_is_built_again(damage: str, fresh: Callable[..., Path], quick: Path, tmp_path: Path) -> None:
     cache = fresh(quick)
-    works()
+    assert_op_is_correct()
     (library,) = built(cache)
     whole = library.read_bytes()
-    library.unlink()  # not written into: this process has it mapped
+    library.unlink()  # not overwritten: this process has it mapped
     half = len(whole) // 2
     library.write_bytes(
         {
@@ -181,7 +184,7 @@ def test_a_damaged_library_is_built_anew(damage: str, fresh: Callable[..., Path]
         }[damage]
     )
     fresh(quick)
-    works()
+    assert_op_is_correct()
     assert isinstance(native.load(), native.Library)
     assert [path.read_bytes() for path in built(cache)] == [whole]
     assert calls(tmp_path) == 4
@@ -196,7 +199,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 def stuck(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process whose compiler never comes back, building in the cache of `fresh`."""
+    """Another process, whose compiler never returns, that builds in the cache of `fresh`."""
     compiler, number = script(tmp_path / "stuck", f'echo $$ >"{tmp_path}/pid"\nexec sleep 60'), tmp_path / "pid"
     code = f"import runpy; runpy.run_path({build.__file__!r})['build']()"  # which needs no torch
     environment = {**os.environ, "NASACT_CACHE_DIR": str(tmp_path / "cache"), "CXX": str(compiler)}
@@ -208,7 +211,7 @@ def stuck(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @needs_compiler
-def test_a_builder_that_is_killed_holds_up_nobody_and_leaves_nothing(
+def test_a_killed_builder_blocks_no_other_and_its_files_are_removed(
     stuck: subprocess.Popen[bytes], fresh: Callable[..., Path], quick: Path
 ) -> None:
     cache = fresh(quick)
@@ -216,28 +219,28 @@ def test_a_builder_that_is_killed_holds_up_nobody_and_leaves_nothing(
     stuck.wait()
     assert list(cache.glob("building-*"))
     started = time.monotonic()
-    works()
+    assert_op_is_correct()
     assert time.monotonic() - started < 20
     assert len(built(cache)) == 1
 
 
-def test_who_waits_too_long_for_another_builder_does_without(
+def test_waiting_too_long_for_another_builder_is_an_error(
     stuck: subprocess.Popen[bytes], fresh: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh(script(tmp_path / "unused", "exit 1"))
     monkeypatch.setattr(build, "SECONDS", 0.3)
-    with pytest.raises(build.CannotBuild, match=r"another process has been building it for 0.3 seconds"):
+    with pytest.raises(build.BuildError, match=r"another process has been building it for 0.3 seconds"):
         build.build()
     assert stuck.poll() is None
 
 
-# ---- not at all -----------------------------------------------------------------------------------------------------
+# ---- failures -------------------------------------------------------------------------------------------------------
 
 COMPILERS = {
-    "none": ("", "CXX is empty: no C++ compiler is to be used"),
-    "missing": ("/no/such/compiler -O2", "'/no/such/compiler', is not there"),
+    "none": ("", "CXX is empty, which forbids a C++ compiler"),
+    "missing": ("/no/such/compiler -O2", "'/no/such/compiler', does not exist"),
     "failing": ("echo one >&2; echo 'fatal error: no memory' >&2; exit 3", "fatal error: no memory (exit status 3)"),
-    "silent": ("exit 1", "it says nothing (exit status 1)"),
+    "silent": ("exit 1", "no error output (exit status 1)"),
     "idle": ("exit 0", "it wrote no library"),
     "garbage": ('while [ "$1" != -o ]; do shift; done; head -c 5000 /dev/zero >"$2"', "cannot compile it: "),
     "killed": ("kill -9 $$", "(exit status -9)"),
@@ -246,19 +249,19 @@ COMPILERS = {
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_without_a_compiler_the_op_works_after_one_line_that_says_why(
+def test_without_a_compiler_the_op_works_after_one_line_with_the_reason(
     compiler: str, fresh: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body, reason = COMPILERS[compiler]
     monkeypatch.setattr(build, "SECONDS", 0.5 if compiler == "hanging" else 30)
     cache = fresh(body if compiler in ("none", "missing") else script(tmp_path / "compiler", body))
     started = time.monotonic()
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for kernel, level in itertools.product(("auto", "table"), ("layer", "channel", "neuron")):
-            works(kernel, level)
+            assert_op_is_correct(kernel, level)
     assert time.monotonic() - started < 15
-    (warning,) = said
+    (warning,) = caught
     assert warning.category is RuntimeWarning
     text = str(warning.message)
     assert text.startswith("nasact: the mixture op runs in plain torch, several times slower: ")
@@ -271,27 +274,27 @@ def test_without_a_compiler_the_op_works_after_one_line_that_says_why(
     assert "\n" not in choice.why
 
 
-def test_a_compiler_that_hangs_is_ended_with_what_it_started(
+def test_a_compiler_that_hangs_is_killed_with_its_child_processes(
     fresh: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh(script(tmp_path / "hanging", f'sleep 60 &\necho $! >"{tmp_path}/child"\nwait'))
     monkeypatch.setattr(build, "SECONDS", 0.5)
-    with pytest.raises(build.CannotBuild, match=r"took longer than 0.5 seconds"):
+    with pytest.raises(build.BuildError, match=r"took longer than 0.5 seconds"):
         build.build()
     child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
     wait_for(lambda: not child.exists() or child.read_text().split()[2] == "Z")
 
 
-def test_the_compiler_may_come_with_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiler_may_have_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", f"{sys.executable} -O 'a b'")
     assert build.compiler() == [sys.executable, "-O", "a b"]
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(build.CannotBuild, match=r"there is no C\+\+ compiler"):
+    with pytest.raises(build.BuildError, match=r"there is no C\+\+ compiler"):
         build.compiler()
 
 
-# ---- any build -----------------------------------------------------------------------------------------------------
+# ---- other builds ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +319,7 @@ def test_portable_code_gives_the_same_numbers(
     layout = Layout(level=level, shape={"layer": (), "channel": (3,), "neuron": (3, 11)}[level])
     bank = Bank(NAMES, layout, kernel="table")
     weights, tolerance = torch.rand(*layout.shape, len(NAMES)), 1e-6 if dtype == torch.float32 else 0.01
-    for batch in (3, 200):  # few and many elements a row
+    for batch in (3, 200):  # few and many elements per row
         x = (12 * torch.randn(batch, 3, 11)).to(dtype)
 
         def run(x: Tensor = x) -> list[Tensor]:
@@ -326,10 +329,10 @@ def test_portable_code_gives_the_same_numbers(
             second = torch.autograd.grad(sum(each.float().square().sum() for each in first), (xs, ws))
             return [y, *first, *second]
 
-        usual = [each.detach().double() for each in run()]
+        expected = [each.detach().double() for each in run()]
         with monkeypatch.context() as patch:
             patch.setattr(native, "load", lambda: portable)
-            assert apart(run(), usual) < tolerance
+            assert distance(run(), expected) < tolerance
 
 
 @needs_compiler

@@ -1,5 +1,7 @@
-"""Kernels under torch.compile, torch.export, ONNX and torch.jit.trace: the table where torch calls it, plain operators
-where a file leaves the house."""
+"""Kernels under torch.compile, torch.export, ONNX and torch.jit.trace.
+
+Compiled code calls the table; an exported program or file holds only plain operators.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from kernel_nets import KERNELS, LEVELS, Net, all_gradients, apart, inputs, supernet, twin
+from kernel_nets import KERNELS, LEVELS, Net, all_gradients, distance, inputs, reference_copy, supernet
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.fx import GraphModule
 
-from nasact.export.export import _quiet
+from nasact.export.export import silence_exporters
 from nasact.mixture import FrozenMixture
-from nasact.supernet import Supernet, derive
+from nasact.supernet import Supernet, derive, relax
 
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 every_level = pytest.mark.parametrize("level", LEVELS)
-# torch's own warnings about itself
+# warnings of torch about its own code
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
@@ -31,42 +33,44 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> None:
+def _reset_compiler() -> None:
     torch._dynamo.reset()
 
 
 # ---- torch.compile --------------------------------------------------------------------------------------------------
 
 
-def targets(net: nn.Module, x: Tensor) -> list[str]:
-    """What the graph of the whole network calls; two graphs would be a break, and an error."""
+def called_functions(net: nn.Module, x: Tensor) -> list[str]:
+    """The functions that the graph of the whole network calls; a graph break would be an error."""
     found: list[str] = []
 
-    def look(graph: GraphModule, _: Any) -> Callable[..., Any]:
+    def record(graph: GraphModule, _: Any) -> Callable[..., Any]:
         found.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
         return graph.forward
 
-    torch.compile(net, fullgraph=True, backend=look)(x)
+    torch.compile(net, fullgraph=True, backend=record)(x)
     return found
 
 
 @every_level
 @every_kernel
-def test_the_graph_holds_the_table_or_the_functions(kernel: str, level: str) -> None:
-    found = targets(supernet(kernel, level), inputs())
+def test_the_graph_calls_the_table_or_the_functions(kernel: str, level: str) -> None:
+    found = called_functions(supernet(kernel, level), inputs())
     assert found.count("nasact.mix") == (0 if kernel == "fused" else 2)
 
 
 def check_compiled(net: Supernet, backend: str) -> None:
-    compiled, exact = torch.compile(net, fullgraph=True, dynamic=True, backend=backend), twin(net)
+    compiled, exact = torch.compile(net, fullgraph=True, dynamic=True, backend=backend), reference_copy(net)
     for batch in (4, 7):
-        assert apart(all_gradients(compiled, inputs(batch)), all_gradients(exact, inputs(batch).double())) < 1e-4
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "a batch of another size is no other graph"
+        assert distance(all_gradients(compiled, inputs(batch)), all_gradients(exact, inputs(batch).double())) < 1e-4
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, (
+        "another batch size must not compile another graph"
+    )
 
 
 @pytest.mark.parametrize(
     ("kernel", "level"),
-    # one graph is enough every day: the compiler takes most of the time
+    # only one graph in the fast tests: the compiler takes most of the time
     [
         ("auto", "channel"),
         *(pytest.param("auto", level, marks=pytest.mark.slow) for level in LEVELS if level != "channel"),
@@ -86,10 +90,10 @@ def test_a_supernet_compiled_by_inductor_computes_and_learns_the_same(level: str
 
 
 @every_level
-def test_the_custom_ops_are_what_torch_asks_of_one(level: str) -> None:
+def test_the_custom_ops_pass_torch_s_opcheck(level: str) -> None:
     shape = {"layer": (), "channel": (4,), "neuron": (4, 6, 6)}[level]
     x = torch.randn(2, 4, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
-    weights = torch.randn(3, *shape).movedim(0, -1).requires_grad_()  # dense, and not contiguous
+    weights = torch.randn(3, *shape).movedim(0, -1).requires_grad_()  # dense but not contiguous
     static = ("relu,tanh,gelu", [-32.0, 32.0, 1e-6], 1025, level, 1)
     torch.library.opcheck(torch.ops.nasact.mix.default, (x, weights, *static), atol=1e-5, rtol=1e-5)
     g = torch.randn(2, 4, 6, 6)
@@ -107,8 +111,6 @@ class Small(nn.Module):
 
 
 def small() -> tuple[nn.Module, Tensor]:
-    from nasact.supernet import relax
-
     torch.manual_seed(0)
     return relax(Small(), ("relu", "tanh", "gelu", "prelu")), torch.randn(5, 4)
 
@@ -120,14 +122,14 @@ def dual(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return tangent
 
 
-def twice(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def gradient_of_gradient(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
     (found,) = torch.autograd.grad(call(x).square().sum(), x, create_graph=True)
     return torch.autograd.grad(found.square().sum(), x)[0]
 
 
 Call = Callable[[Tensor], Tensor]
-INSIDE: dict[str, Callable[[Call], Call]] = {
+TRANSFORMS: dict[str, Callable[[Call], Call]] = {
     "jvp": lambda call: lambda x: torch.func.jvp(call, (x,), (torch.ones_like(x),))[1],
     "grad": lambda call: torch.func.grad(lambda x: call(x).square().sum()),
     "vmap": lambda call: torch.func.vmap(lambda one: call(one[None])[0]),
@@ -136,39 +138,39 @@ INSIDE: dict[str, Callable[[Call], Call]] = {
 }
 
 
-def test_there_are_5_transforms_to_compile() -> None:
-    assert len(INSIDE) == 5
+def test_the_transforms_are_found() -> None:
+    assert len(TRANSFORMS) >= 5
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("transform", INSIDE)
-def test_a_transform_that_is_compiled_is_right(transform: str, backend: str) -> None:
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_compiled_transform_gives_the_reference_s_numbers(transform: str, backend: str) -> None:
     net, x = small()
-    true = INSIDE[transform](twin(net))(x.double())
+    true = TRANSFORMS[transform](reference_copy(net))(x.double())
     assert float(true.detach().abs().max()) > 1e-2
-    assert apart(torch.compile(INSIDE[transform](net), backend=backend)(x), true) < 1e-4
+    assert distance(torch.compile(TRANSFORMS[transform](net), backend=backend)(x), true) < 1e-4
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("transform", INSIDE)
-def test_a_transform_of_a_compiled_network_is_right(transform: str, backend: str) -> None:
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_transform_of_a_compiled_network_gives_the_reference_s_numbers(transform: str, backend: str) -> None:
     net, x = small()
     compiled = torch.compile(net, backend=backend)
-    compiled(x)  # compiled before anything is transformed
-    true = INSIDE[transform](twin(net))(x.double())
-    assert apart(INSIDE[transform](compiled)(x), true) < 1e-4
+    compiled(x)  # compile before the transform
+    true = TRANSFORMS[transform](reference_copy(net))(x.double())
+    assert distance(TRANSFORMS[transform](compiled)(x), true) < 1e-4
 
 
-def test_a_second_derivative_of_compiled_code_is_right_or_refused() -> None:
+def test_a_second_derivative_of_compiled_code_is_correct_or_refused() -> None:
     net, x = small()
-    true = twice(twin(net), x.double())
-    assert apart(twice(torch.compile(net, backend="eager"), x), true) < 1e-4
+    true = gradient_of_gradient(reference_copy(net), x.double())
+    assert distance(gradient_of_gradient(torch.compile(net, backend="eager"), x), true) < 1e-4
     torch._dynamo.reset()
     with pytest.raises(RuntimeError, match="does not currently support double backward"):
-        twice(torch.compile(net, backend="aot_eager"), x)
+        gradient_of_gradient(torch.compile(net, backend="aot_eager"), x)
 
 
-# ---- what leaves the house ------------------------------------------------------------------------------------------
+# ---- exported programs and files ------------------------------------------------------------------------------------
 
 
 def networks(kernel: str, level: str) -> dict[str, nn.Module]:
@@ -194,21 +196,21 @@ def exported(network: nn.Module, **options: Any) -> torch.export.ExportedProgram
         ("fused", "channel", False),
     ],
 )
-def test_an_exported_network_holds_aten_operators_only(kernel: str, level: str, strict: bool) -> None:
+def test_an_exported_network_holds_only_aten_operators(kernel: str, level: str, strict: bool) -> None:
     for name, network in networks(kernel, level).items():
         program = exported(network, strict=strict)
         calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
         assert calls
         assert {target.namespace for target in calls if target is not getitem} == {"aten"}, name
         with torch.no_grad():
-            assert apart(program.module()(inputs(4)), network(inputs(4)).double()) < 1e-5, name
+            assert distance(program.module()(inputs(4)), network(inputs(4)).double()) < 1e-5, name
 
 
 @pytest.mark.parametrize("level", ["layer", "channel"])
-def test_an_onnx_file_holds_standard_operators_only(level: str, tmp_path: Path) -> None:
+def test_an_onnx_file_holds_only_standard_operators(level: str, tmp_path: Path) -> None:
     for name, network in networks("auto", level).items():
         path = tmp_path / f"{name}.onnx"
-        with _quiet():
+        with silence_exporters():
             program = torch.onnx.export(exported(network), (), dynamo=True, verbose=False)
         assert program is not None
         program.save(path, external_data=False)
@@ -218,13 +220,13 @@ def test_an_onnx_file_holds_standard_operators_only(level: str, tmp_path: Path) 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for batch in (1, 6):
             (found,) = session.run(None, {session.get_inputs()[0].name: inputs(batch).numpy()})
-            assert apart(torch.from_numpy(found), network(inputs(batch)).detach().double()) < 1e-5, name
+            assert distance(torch.from_numpy(found), network(inputs(batch)).detach().double()) < 1e-5, name
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace.*deprecated:FutureWarning")
 @every_kernel
-def test_a_traced_network_holds_aten_operators_only(kernel: str) -> None:
+def test_a_traced_network_holds_only_aten_operators(kernel: str) -> None:
     network = supernet(kernel).eval()
     traced = torch.jit.trace(network, (inputs(3),), check_trace=False)
     assert {node.kind().split("::")[0] for node in traced.inlined_graph.nodes()} <= {"aten", "prim"}
-    assert apart(traced(inputs(4)), network(inputs(4)).detach().double()) < 1e-5
+    assert distance(traced(inputs(4)), network(inputs(4)).detach().double()) < 1e-5

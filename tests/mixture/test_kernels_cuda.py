@@ -1,6 +1,6 @@
-"""What the kernels promise, on a GPU: values, gradients, second derivatives, dtypes, autocast, compiled code.
+"""The kernels on a GPU: values, gradients, second derivatives, dtypes, autocast, compiled code.
 
-Skipped where there is none. The reference in float64 on the CPU is the truth.
+Skipped without a GPU. The oracle is the reference kernel in float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import warnings
 
 import pytest
 import torch
-from kernel_nets import all_gradients, apart, inputs, supernet, twin
+from kernel_nets import all_gradients, distance, inputs, reference_copy, supernet
 from mixture_oracles import (
     LEVELS,
     MIXED,
     THIRTEEN,
     assert_close,
+    double_backward,
     exact,
     gradients,
     layout,
     make_bank,
     truth,
-    twice,
 )
 from torch import Tensor
 
@@ -43,7 +43,7 @@ every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 every_level = pytest.mark.parametrize("level", LEVELS)
 
 
-def moved(found: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_cpu(found: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: each.cpu() for name, each in found.items()}
 
 
@@ -56,11 +56,11 @@ def test_output_and_gradients_on_cuda(names: tuple[str, ...], dtype: torch.dtype
         pytest.skip("the table refuses float64")
     torch.manual_seed(0)
     x, g = (2 * torch.randn(40, 3, 30)).to(dtype), torch.randn(40, 3, 30).to(dtype)
-    x[0, 0, :4] = torch.tensor([0.0, 100.0, -50.0, 33.0])  # also outside of the table
+    x[0, 0, :4] = torch.tensor([0.0, 100.0, -50.0, 33.0])  # also outside the table
     bank = make_bank(names, layout(level, x.shape), KERNELS[kernel], dtype)  # type: ignore[arg-type]
     weights = torch.rand(*bank.layout.shape, len(names)).to(torch.promote_types(dtype, torch.float32))
     true = truth(bank, x, weights, g)
-    found = moved(gradients(bank.cuda(), x.cuda(), weights.cuda(), g.cuda()))
+    found = to_cpu(gradients(bank.cuda(), x.cuda(), weights.cuda(), g.cuda()))
     assert found["y"].dtype == dtype
     assert_close(found, true, TOLERANCES[dtype])
 
@@ -72,9 +72,9 @@ def test_second_derivatives_on_cuda(kernel: str, level: str) -> None:
     x, g, a = torch.randn(3, 6, 3, 4).unbind()
     bank = make_bank(THIRTEEN, layout(level, x.shape), KERNELS[kernel])  # type: ignore[arg-type]
     weights = torch.rand(*bank.layout.shape, len(THIRTEEN))
-    true = twice(exact(bank), x.double(), weights.double(), g.double(), a.double())
-    found = twice(bank.cuda(), x.cuda(), weights.cuda(), g.cuda(), a.cuda())
-    assert apart([each.cpu() for each in found], list(true)) < 2e-4
+    true = double_backward(exact(bank), x.double(), weights.double(), g.double(), a.double())
+    found = double_backward(bank.cuda(), x.cuda(), weights.cuda(), g.cuda(), a.cuda())
+    assert distance([each.cpu() for each in found], list(true)) < 2e-4
 
 
 @every_kernel
@@ -92,11 +92,11 @@ def test_memory_formats_and_empty_inputs_on_cuda(kernel: str) -> None:
 @pytest.mark.parametrize("kernel", ["auto", "table", "fused"])
 def test_a_supernet_trains_on_cuda(kernel: str, level: str) -> None:
     net = supernet(kernel, level)
-    true = all_gradients(twin(net), inputs().double())
+    true = all_gradients(reference_copy(net), inputs().double())
     net = net.cuda()
     with torch.backends.cudnn.flags(allow_tf32=False):
         found = [each.cpu() for each in all_gradients(net, inputs().cuda())]
-    assert apart(found, true) < 1e-3
+    assert distance(found, true) < 1e-3
     with torch.autocast("cuda", torch.bfloat16):
         y = net(inputs().cuda())
     assert y.dtype == torch.bfloat16
@@ -115,7 +115,7 @@ def test_auto_is_fused_on_cuda_and_compiled_without_a_warning(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("kernel", ["table", "auto"])
-def test_weights_elsewhere_are_refused(kernel: str) -> None:
+def test_weights_on_another_device_are_refused(kernel: str) -> None:
     bank = make_bank(THIRTEEN, layout("channel", (4, 3)), kernel)
     with pytest.raises((MixtureError, RuntimeError), match=r"device|on cuda"):
         bank(torch.randn(4, 3), torch.rand(3, len(THIRTEEN), device="cuda"))

@@ -1,10 +1,10 @@
-"""Every kernel has gradients of gradients, of any order, and they are those of float64: never silently zero."""
+"""Every kernel has derivatives of any order, equal to those in float64 and never silently zero."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from mixture_oracles import LEVELS, THIRTEEN, assert_close, exact, layout, make_bank, twice
+from mixture_oracles import LEVELS, THIRTEEN, assert_close, double_backward, exact, layout, make_bank
 from torch import Tensor
 
 from nasact.mixture import KERNELS, Bank, Layout
@@ -18,12 +18,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def towers(
+def higher_derivatives(
     bank: Bank, x: Tensor, weights: Tensor, cotangents: dict[str, Tensor], uses: tuple[str, ...] = ("a", "c")
 ) -> dict[str, Tensor]:
-    """Derivatives of order 2 and 3 along random directions, by everything that took part.
+    """Derivatives of order 2 and 3 along random directions, with respect to all inputs and cotangents.
 
-    s = <a, d x> + <c, d weights> of <g, y>, then its gradients, then those of <m, gradients>. `uses`: which of a and c.
+    s = <a, dx> + <c, dweights>, where dx and dweights are the gradients of <g, y>. Order 2: the gradients of s.
+    Order 3: the gradients of <m, order 2>. `uses`: which of a and c take part.
     """
     inputs = {name: tensor.clone().requires_grad_() for name, tensor in cotangents.items()}
     weights = weights.detach().clone().requires_grad_()
@@ -51,7 +52,7 @@ def directions(bank: Bank, x: Tensor, weights: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("names", [THIRTEEN, ("tanh", "softmax", "snake", "sin")], ids=["tabulated", "mixed"])
 @every_level
 @every_kernel
-def test_second_and_third_derivatives_are_those_of_float64_and_never_zero_unasked(
+def test_second_and_third_derivatives_equal_those_in_float64_and_are_not_silently_zero(
     kernel: str, level: str, names: tuple[str, ...], uses: tuple[str, ...]
 ) -> None:
     x = 2 * torch.randn(4, 3, 5)
@@ -59,12 +60,12 @@ def test_second_and_third_derivatives_are_those_of_float64_and_never_zero_unaske
     bank = make_bank(names, layout(level, x.shape), kernel)
     weights = torch.randn(*bank.layout.shape, len(names))
     cotangents = directions(bank, x, weights)
-    found = towers(bank, x, weights, cotangents, uses)
+    found = higher_derivatives(bank, x, weights, cotangents, uses)
     doubled = {name: tensor.double() for name, tensor in cotangents.items()}
-    true = towers(exact(bank), x.double(), weights.double(), doubled, uses)
-    alive = {name for name, value in true.items() if float(value.abs().max()) > 0.1}
-    linear = {"2 by weights", "3 by weights"}  # the op is linear in its weights: <c, d weights> does not know them
-    assert alive == true.keys() - (linear if uses == ("c",) else set())
+    true = higher_derivatives(exact(bank), x.double(), weights.double(), doubled, uses)
+    nonzero = {name for name, value in true.items() if float(value.abs().max()) > 0.1}
+    linear = {"2 by weights", "3 by weights"}  # the op is linear in its weights: <c, dweights> does not depend on them
+    assert nonzero == true.keys() - (linear if uses == ("c",) else set())
     assert_close(found, true, 3e-5)
 
 
@@ -88,7 +89,7 @@ def test_a_gradient_penalty_on_many_elements_reaches_the_weights(kernel: str, le
 
 @every_level
 @every_kernel
-def test_frozen_weights_and_frozen_inputs_have_second_derivatives_of_the_rest(kernel: str, level: str) -> None:
+def test_with_frozen_weights_or_inputs_the_other_second_derivatives_exist(kernel: str, level: str) -> None:
     x, g, a = 2 * torch.randn(5, 4, 3), torch.randn(5, 4, 3), torch.randn(5, 4, 3)
     x[0, 0, 0] = 60.0
     bank = make_bank(THIRTEEN, layout(level, x.shape), kernel)
@@ -117,7 +118,7 @@ def test_frozen_weights_and_frozen_inputs_have_second_derivatives_of_the_rest(ke
 @pytest.mark.parametrize("names", [THIRTEEN, ("tanh", "softmax", "snake", "sin")], ids=["tabulated", "mixed"])
 @every_level
 @every_kernel
-def test_mixtures_that_feed_each_other_and_share_their_weights_have_total_derivatives(
+def test_chained_mixtures_that_share_their_weights_have_total_derivatives(
     kernel: str, level: str, names: tuple[str, ...], order: int
 ) -> None:
     x = torch.randn(6, 3, 5)
@@ -127,14 +128,14 @@ def test_mixtures_that_feed_each_other_and_share_their_weights_have_total_deriva
 
     def total(bank: Bank, x: Tensor, weights: Tensor, *probes: Tensor) -> dict[str, Tensor]:
         weights = weights.clone().requires_grad_()
-        learnt = tuple(bank.parameters())
+        betas = tuple(bank.parameters())
         inner = bank(x + weights.mean(), weights)
-        found = bank(inner * sum((beta.mean() for beta in learnt), torch.ones(())), weights).square().mean()
+        found = bank(inner * sum((beta.mean() for beta in betas), torch.ones(())), weights).square().mean()
         for probe in probes:
             (gradient,) = torch.autograd.grad(found, weights, create_graph=True)
             found = (gradient * probe).sum()
-        wanted = torch.autograd.grad(found, (weights, *learnt))
-        return {str(position): gradient for position, gradient in enumerate(wanted)}
+        gradients = torch.autograd.grad(found, (weights, *betas))
+        return {str(position): gradient for position, gradient in enumerate(gradients)}
 
     true = total(exact(bank), x.double(), weights.double(), *(probe.double() for probe in probes))
     assert all(float(value.abs().max()) > 1e-6 for value in true.values())
@@ -144,7 +145,7 @@ def test_mixtures_that_feed_each_other_and_share_their_weights_have_total_deriva
 
 
 @every_kernel
-def test_a_frozen_straight_line_has_no_third_derivative_and_says_so(kernel: str) -> None:
+def test_the_identity_with_fixed_weights_has_higher_derivatives_of_zero(kernel: str) -> None:
     x = torch.tensor([1.0, -2.0, 50.0], requires_grad=True)
     y = make_bank(("identity",), Layout(), kernel)(x, torch.tensor([2.0]))
     (dx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
@@ -156,7 +157,7 @@ def test_a_frozen_straight_line_has_no_third_derivative_and_says_so(kernel: str)
 
 
 @pytest.mark.parametrize("kernel", ["auto", "table", "fused"])
-def test_a_fourth_derivative_is_there_too(kernel: str) -> None:
+def test_a_fourth_derivative_exists(kernel: str) -> None:
     x = torch.linspace(-3, 3, 40, requires_grad=True)
     y = make_bank(("tanh",), Layout(), kernel)(x, torch.ones(1))
     for _ in range(4):
@@ -175,8 +176,8 @@ def test_bfloat16_has_gradients_of_gradients(kernel: str, level: str) -> None:
     x[0, 1, 2] = 48.0
     bank = make_bank(THIRTEEN, layout(level, shape), kernel)
     weights = torch.randn(*bank.layout.shape, 13)
-    found = twice(bank, x, weights, g, a)
-    true = twice(exact(bank), x.double(), weights.double(), g.double(), a.double())
+    found = double_backward(bank, x, weights, g, a)
+    true = double_backward(exact(bank), x.double(), weights.double(), g.double(), a.double())
     assert [tensor.dtype for tensor in found] == [torch.bfloat16] * 2 + [torch.float32, torch.bfloat16, torch.float32]
     named = ("y", "x", "weights", "2 by x", "2 by weights")
     assert_close(dict(zip(named, found, strict=True)), dict(zip(named, true, strict=True)), 1e-2)

@@ -1,6 +1,7 @@
-"""How near the table comes to the functions themselves, for every one it may hold: the bounds are stated here.
+"""The errors of the table, for every function that it can hold, are within the bounds stated here.
 
-The truth is float64 by autograd; outside the knots, and for what is not finite, the function in float32, to the bit.
+The oracle is the function in float64, by autograd. Outside the knots, and for inf and NaN, the table is bit-identical
+to the function in float32.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from nasact import activations
 from nasact.errors import MixtureError
 from nasact.mixture import Layout, Table
 from nasact.mixture.table import op
-from nasact.mixture.table.basis import SLACK, Grid, derivative, obstacle
+from nasact.mixture.table.basis import SLACK, Grid, derivative, find_obstacle
 
 BOUNDS = (3e-7, 1.5e-6, 5e-6)
 """Largest error of value, slope and curvature on the default grid, in units of max(1, |true|). A float32 has 6e-8."""
 TINY = 6e-5
-"""Largest error of a value next to zero, in units of |x|, beside rounding: softsign's; the others stay below 1e-5."""
+"""Largest error of a value near zero, in units of |x|, without rounding: softsign's; the others are below 1e-5."""
 FAR = 1e12
-"""So far out the bounds hold against float64 too; then the first formula overflows, in float32 as in the table."""
+"""Up to this |x| the bounds hold against float64. Beyond it some formulas overflow in float32, and so in the table."""
 
 GRID = Grid()
 KINKS = [(name, kink) for name in TABULABLE for kink in activations.get(name).kinks]
@@ -33,16 +34,16 @@ every_order = pytest.mark.parametrize("order", range(3), ids=("value", "slope", 
 
 
 def table(name: str, x: Tensor, order: int, grid: Grid = GRID) -> Tensor:
-    """The `order`-th derivative of one function as a network finds it: by autograd of the op, weight one."""
+    """The `order`-th derivative of one function by autograd of the op with weight 1, as in a network."""
     x = x.detach().requires_grad_()
-    y = op.mix(op.Task(grid, (name,), Layout()), x, torch.ones(1))
+    y = op.mix(op.TabulatedBank(grid, (name,), Layout()), x, torch.ones(1))
     for level in range(order):
         (y,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=level + 1 < order)
     return y.detach()
 
 
 def true(name: str, x: Tensor, order: int) -> Tensor:
-    """The same by the function itself, in the dtype of x."""
+    """The `order`-th derivative of the function itself, in the dtype of x."""
     return derivative(activations.get(name).function, x, order)
 
 
@@ -55,7 +56,7 @@ def worst(found: Tensor, expected: Tensor) -> float:
 
 
 def inside() -> Tensor:
-    """Evenly, at random and around zero, and the floats next to every knot on both sides."""
+    """Points inside the table: evenly spaced, random, near zero, on the knots and next to every knot on both sides."""
     knots = torch.arange(-512, 513) / 16
     up, down = torch.tensor(math.inf), torch.tensor(-math.inf)
     torch.manual_seed(0)
@@ -72,7 +73,7 @@ def inside() -> Tensor:
 
 
 def whole_range() -> Tensor:
-    """Every power of ten, finely, of both signs, and random bit patterns: NaN and inf too."""
+    """Points on a fine logarithmic grid of both signs, random bit patterns, NaN and inf."""
     torch.manual_seed(0)
     powers = torch.logspace(-45.2, 38.53, 20_000, dtype=torch.float64).float()
     patterns = torch.randint(-(2**31), 2**31, (40_000,)).to(torch.int32).view(torch.float32)
@@ -80,10 +81,11 @@ def whole_range() -> Tensor:
     return torch.cat([powers, -powers, patterns, special])
 
 
-def test_every_function_of_the_catalogue_is_either_tabulated_or_known_not_to_be() -> None:
-    reasons = {name: obstacle(GRID, name) for name in (*TABULABLE, *ANALYTIC)}
+def test_exactly_the_functions_listed_as_analytic_cannot_be_tabulated() -> None:
+    reasons = {name: find_obstacle(GRID, name) for name in (*TABULABLE, *ANALYTIC)}
     assert [name for name, reason in reasons.items() if reason is None] == list(TABULABLE)
-    assert (len(TABULABLE), len(ANALYTIC), len(KINKS)) == (33, 9, 14)
+    assert len(TABULABLE) >= 33
+    assert len(KINKS) >= 14
 
 
 # ---- the bounds -----------------------------------------------------------------------------------------------------
@@ -94,13 +96,13 @@ def test_every_function_of_the_catalogue_is_either_tabulated_or_known_not_to_be(
 def test_inside_the_table_the_error_is_within_the_stated_bound(name: str, order: int) -> None:
     x = inside()
     at_a_kink = torch.isin(x, torch.tensor([kink for kink in activations.get(name).kinks if kink]))
-    x = x[~at_a_kink]  # there are two slopes: a test of its own says which
+    x = x[~at_a_kink]  # there are two slopes: see the test of kinks
     assert worst(table(name, x, order), true(name, x.double(), order)) <= BOUNDS[order]
 
 
 @every_order
 @every_function
-def test_over_the_whole_float32_range_the_error_is_within_the_bound_or_it_is_the_function(
+def test_over_the_whole_float32_range_the_error_is_within_the_bound_or_the_function_is_computed(
     name: str, order: int
 ) -> None:
     x = whole_range()
@@ -117,7 +119,7 @@ def test_the_gradient_of_the_weights_is_within_the_same_bound() -> None:
     x = inside().requires_grad_()
     weights = torch.ones(len(TABULABLE), requires_grad=True)
     g = torch.randn(x.shape)
-    y = op.mix(op.Task(GRID, TABULABLE, Layout()), x, weights)
+    y = op.mix(op.TabulatedBank(GRID, TABULABLE, Layout()), x, weights)
     (found,) = torch.autograd.grad(y, weights, g)
     values = torch.stack([true(name, x.double(), 0) for name in TABULABLE])
     error = (found.double() - values @ g.double()).abs()
@@ -135,28 +137,28 @@ def test_the_gradient_of_the_weights_is_within_the_same_bound() -> None:
     ],
     ids=lambda grid: f"{grid.low:g}..{grid.high:g}/{grid.knots}",
 )
-def test_on_any_grid_what_may_be_tabulated_keeps_the_tolerance(grid: Grid) -> None:
-    names = [name for name in THIRTEEN if obstacle(grid, name) is None]
+def test_on_any_grid_a_tabulated_function_keeps_the_tolerance(grid: Grid) -> None:
+    names = [name for name in THIRTEEN if find_obstacle(grid, name) is None]
     assert len(names) >= 6
     torch.manual_seed(0)
     x = torch.cat([torch.linspace(grid.low - 3, grid.high + 3, 10_001), torch.randn(2_000), torch.zeros(1)])
     for name in names:
         for order in range(3):
             expected = true(name, x.double(), order)
-            # where a step is no power of two the place in the cell is rounded, as if x had been
+            # where the step is no power of two, the position in the cell is rounded, as if x were rounded
             moved = 2**-23 * (x.double() * true(name, x.double(), order + 1)).abs()
             allowed = (SLACK[order] * grid.tolerance + 1e-7) * expected.abs().clamp_min(1) + moved
             assert ((table(name, x, order, grid).double() - expected).abs() <= allowed).all(), (name, order)
 
 
-def test_too_few_knots_refuse_a_forced_table_and_do_not_exceed_its_tolerance() -> None:
+def test_a_requested_table_with_too_few_knots_is_refused() -> None:
     coarse = Table(knots=65)
     assert make_bank(("relu",), Layout(), coarse).names == ("relu",)
-    with pytest.raises(MixtureError, match=r"cannot hold 'tanh': .* 1.0e-06, with 65 knots; 513 would do"):
+    with pytest.raises(MixtureError, match=r"cannot hold 'tanh': .* 1.0e-06, with 65 knots; 513 are enough"):
         make_bank(("relu", "tanh", "sin"), Layout(), coarse)
 
 
-# ---- where it is exact ----------------------------------------------------------------------------------------------
+# ---- where the table is exact ---------------------------------------------------------------------------------------
 
 
 @every_function
@@ -167,7 +169,7 @@ def test_on_a_knot_the_value_is_correctly_rounded(name: str) -> None:
 
 
 @every_function
-def test_at_zero_value_and_slope_are_torch_s_own(name: str) -> None:
+def test_at_zero_value_and_slope_are_bit_identical_to_torch(name: str) -> None:
     zeros = torch.tensor([0.0, -0.0])
     assert torch.equal(table(name, zeros, 0), true(name, zeros, 0))
     assert torch.equal(table(name, zeros, 1), true(name, zeros, 1))
@@ -175,14 +177,14 @@ def test_at_zero_value_and_slope_are_torch_s_own(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "kink"), KINKS)
-def test_at_a_kink_the_value_is_exact_and_the_slope_is_that_of_one_side(name: str, kink: float) -> None:
+def test_at_a_kink_the_value_is_exact_and_the_slope_is_one_of_the_two(name: str, kink: float) -> None:
     at = torch.tensor([kink])
     assert torch.equal(table(name, at, 0), true(name, at.double(), 0).float())
     sides = true(name, torch.tensor([kink - 1e-7, kink + 1e-7], dtype=torch.float64), 1)
-    assert abs(float(sides[1] - sides[0])) > 0.01, "this is no kink"
+    assert abs(float(sides[1] - sides[0])) > 0.01, "not a kink"
     slope = table(name, at, 1).double()
     if kink == 0:
-        assert torch.equal(slope.float(), true(name, at, 1)), "torch has its own mind at zero"
+        assert torch.equal(slope.float(), true(name, at, 1)), "at zero torch's choice is kept"
     else:
         assert float((slope - sides).abs().min()) <= 1e-6
 
@@ -210,7 +212,7 @@ def test_around_zero_the_error_vanishes_with_x_down_to_the_smallest_float(name: 
 
 @every_order
 @every_function
-def test_on_the_edge_of_the_table_and_beyond_nothing_jumps(name: str, order: int) -> None:
+def test_there_is_no_jump_at_the_edge_of_the_table(name: str, order: int) -> None:
     edge = torch.tensor(32.0)
     just_inside, beyond = torch.nextafter(edge, torch.tensor(0.0)), torch.nextafter(edge, torch.tensor(99.0))
     x = torch.stack([just_inside, edge, beyond])
@@ -225,11 +227,11 @@ def test_on_the_edge_of_the_table_and_beyond_nothing_jumps(name: str, order: int
 
 @pytest.mark.parametrize("level", ["layer", "channel", "neuron"])
 @pytest.mark.parametrize("names", [THIRTEEN, ("relu", "tanh"), ("gelu", "squared_relu", "sin")], ids=len)
-def test_inf_and_nan_go_through_forward_and_backward_as_in_the_reference(names: tuple[str, ...], level: str) -> None:
+def test_inf_and_nan_give_the_reference_s_outputs_and_gradients(names: tuple[str, ...], level: str) -> None:
     torch.manual_seed(0)
     x, g = torch.randn(6, 10, 3), torch.randn(6, 10, 3)
-    wild = torch.tensor([math.inf, -math.inf, math.nan, 3e38, -3e38, 1e25, -1e25, 40.0, -40.0])
-    x[2, :9, 1], x[4, 2, :] = wild, math.inf
+    extreme = torch.tensor([math.inf, -math.inf, math.nan, 3e38, -3e38, 1e25, -1e25, 40.0, -40.0])
+    x[2, :9, 1], x[4, 2, :] = extreme, math.inf
     where = layout(level, x.shape)
     weights = torch.randn(*where.shape, len(names))
     weights[..., 1] = 0.0  # 0 * inf is NaN
@@ -240,12 +242,12 @@ def test_inf_and_nan_go_through_forward_and_backward_as_in_the_reference(names: 
         assert torch.equal(found[name].isnan(), value.isnan()), name
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, equal_nan=True)
     if level != "layer":
-        assert found["weights"].isfinite().all(-1).any(), "a row that saw nothing wild keeps its gradient"
+        assert found["weights"].isfinite().all(-1).any(), "a row without inf or NaN must have a finite gradient"
 
 
 @pytest.mark.parametrize("level", ["layer", "channel", "neuron"])
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
-def test_an_incoming_gradient_that_is_not_finite_is_not_lost(bad: float, level: str) -> None:
+def test_an_incoming_gradient_that_is_not_finite_is_passed_on(bad: float, level: str) -> None:
     x, g = torch.randn(5, 4, 3), torch.randn(5, 4, 3)
     g[1, 2, 0] = bad
     where = layout(level, x.shape)
@@ -271,7 +273,7 @@ def test_bfloat16_is_float32_rounded_once_for_every_bit_pattern(name: str) -> No
 
 
 @pytest.mark.parametrize("shape", [(1, 1 << 16), (9362, 1, 7), (4681, 2, 7)], ids=["units", "a run", "short runs"])
-def test_bfloat16_is_rounded_to_nearest_wherever_an_element_stands(shape: tuple[int, ...]) -> None:
+def test_bfloat16_is_rounded_to_nearest_at_every_position(shape: tuple[int, ...]) -> None:
     x = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)[: math.prod(shape)].view(shape)
     g = torch.full(shape, 1.25).bfloat16()
     where = layout("neuron" if len(shape) == 2 else "channel", shape)
@@ -282,7 +284,7 @@ def test_bfloat16_is_rounded_to_nearest_wherever_an_element_stands(shape: tuple[
         assert same_bits(half[name], full[name].bfloat16())
 
 
-def test_the_weights_gradient_of_a_bfloat16_input_is_summed_in_full_precision() -> None:
+def test_the_gradient_of_the_weights_is_summed_in_full_precision_for_bfloat16() -> None:
     x, g = torch.randn(20_000).bfloat16(), torch.ones(20_000).bfloat16()
     bank = make_bank(THIRTEEN, Layout(), "table")
     weights = torch.rand(13)

@@ -1,4 +1,4 @@
-"""Gradients of the table that are asked for one by one, and ranges that end at zero."""
+"""Gradients of the table that are requested one by one, and ranges that end at zero."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from mixture_oracles import LEVELS, THIRTEEN, assert_close, exact, gradients, layout, make_bank, truth, twice
+from mixture_oracles import LEVELS, THIRTEEN, assert_close, double_backward, exact, gradients, layout, make_bank, truth
 from torch import Tensor
 
 from nasact.mixture import Bank
-from nasact.mixture.kernels.context import asked_for
 from nasact.mixture.kernels.table import Table
 from nasact.mixture.table import native, op
+from nasact.mixture.torch_transforms import needs_gradient
 
 every_level = pytest.mark.parametrize("level", LEVELS)
 code = pytest.mark.parametrize("plainly", [False, True], ids=["native", "plain torch"])
@@ -27,30 +27,30 @@ def _seed() -> None:
 
 @pytest.fixture
 def sums(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each pass back was told to sum into the weights."""
-    told: list[bool] = []
+    """For each backward pass, whether it sums the gradient of the weights."""
+    calls: list[bool] = []
 
-    def telling(original: Callable[..., Any]) -> Callable[..., Any]:
-        def told_and_done(*args: Any, weights_too: bool) -> Any:
-            told.append(weights_too)
-            return original(*args, weights_too=weights_too)
+    def recording(original: Callable[..., Any]) -> Callable[..., Any]:
+        def recorded(*args: Any, with_dp: bool) -> Any:
+            calls.append(with_dp)
+            return original(*args, with_dp=with_dp)
 
-        return told_and_done
+        return recorded
 
-    for name in ("backward", "_second"):
-        monkeypatch.setattr(op, name, telling(getattr(op, name)))
-    return told
+    for name in ("backward", "_double_backward"):
+        monkeypatch.setattr(op, name, recording(getattr(op, name)))
+    return calls
 
 
 def mixture(level: str) -> tuple[Bank, Tensor, Tensor, Tensor]:
-    """A bank, an input, its weights (not leaves), and what they come from."""
+    """A bank, an input, its weights (no leaves of the graph), and the alphas that they are computed from."""
     bank = make_bank(THIRTEEN, layout(level, SHAPE), Table())
     alpha = torch.randn(*bank.layout.shape, len(THIRTEEN), requires_grad=True)
     return bank, (8 * torch.randn(SHAPE)).requires_grad_(), alpha.softmax(-1), alpha
 
 
 @every_level
-def test_sums_into_the_weights_are_made_only_where_they_are_asked_for(level: str, sums: list[bool]) -> None:
+def test_the_gradient_of_the_weights_is_summed_only_if_it_is_needed(level: str, sums: list[bool]) -> None:
     bank, x, weights, alpha = mixture(level)
     y = bank(x, weights).square().sum()
     both = torch.autograd.grad(y, (x, alpha), retain_graph=True)
@@ -68,8 +68,8 @@ def test_sums_into_the_weights_are_made_only_where_they_are_asked_for(level: str
 
 
 @every_level
-def test_a_gradient_of_x_alone_still_leads_to_the_weights(level: str, sums: list[bool]) -> None:
-    """The pass that a look-ahead makes: d x first, and only then, through it, d alpha."""
+def test_a_gradient_of_only_x_can_be_differentiated_by_the_weights(level: str, sums: list[bool]) -> None:
+    """The order of a look-ahead: first dx, then, through dx, the gradient of alpha."""
     bank, x, weights, alpha = mixture(level)
     a = torch.randn(SHAPE)
     (dx,) = torch.autograd.grad(bank(x, weights).square().sum(), x, create_graph=True)
@@ -84,14 +84,14 @@ def test_a_gradient_of_x_alone_still_leads_to_the_weights(level: str, sums: list
     assert_close({"alpha": found}, {"alpha": expected}, 1e-5)
 
 
-def test_outside_a_backward_pass_and_where_torch_does_not_tell_everything_is_asked_for(
+def test_every_gradient_is_needed_outside_a_backward_pass_and_if_torch_does_not_report_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     weights = torch.ones(2, requires_grad=True)
-    assert asked_for(weights)
-    monkeypatch.setattr("nasact.mixture.kernels.context._ASKED_FOR", None)
-    assert asked_for(weights)
-    assert not asked_for(weights.detach())
+    assert needs_gradient(weights)
+    monkeypatch.setattr("nasact.mixture.torch_transforms._WILL_EXECUTE", None)
+    assert needs_gradient(weights)
+    assert not needs_gradient(weights.detach())
 
 
 @code
@@ -101,9 +101,9 @@ def test_a_range_that_ends_at_zero_holds_zero(
     low: float, high: float, level: str, plainly: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if plainly:
-        monkeypatch.setattr(native, "serves", lambda x: False)
+        monkeypatch.setattr(native, "supports", lambda x: False)
     names = ("tanh", "softplus", "cos")
-    for batch in (4, 400):  # few and many elements a row
+    for batch in (4, 400):  # few and many elements per row
         x = torch.randn(batch, 3, 11)
         x[0] = torch.tensor([0.0, -0.0, 1e-40, -1e-40, low, high, 5.0, -5.0, 2.0, -2.0, 0.03125])
         x[1:, :, :5] = 0.0
@@ -111,7 +111,7 @@ def test_a_range_that_ends_at_zero_holds_zero(
         bank = make_bank(names, where, Table(low=low, high=high, knots=257, tolerance=1e-5))
         weights, g, a = torch.randn(*where.shape, 3), torch.randn(x.shape), torch.randn(x.shape)
         assert_close(gradients(bank, x, weights, g), truth(bank, x, weights, g), 1e-4)
-        found = twice(bank, x, weights, g, a)
-        true = twice(exact(bank), x.double(), weights.double(), g.double(), a.double())
+        found = double_backward(bank, x, weights, g, a)
+        true = double_backward(exact(bank), x.double(), weights.double(), g.double(), a.double())
         keys = [str(order) for order in range(len(found))]
         assert_close(dict(zip(keys, found, strict=True)), dict(zip(keys, true, strict=True)), 1e-3)

@@ -1,5 +1,6 @@
-"""The table's op as a linear map: adjoints, native code against plain torch, and what it costs: tensors saved, threads,
-rounding of long sums. Its gradients of gradients are for test_second_order.
+"""The table op as a linear map: adjoints, native code against plain torch, saved tensors, threads, rounding of sums.
+
+Its gradients of gradients are in test_second_order.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from mixture_oracles import LEVELS, MIXED, THIRTEEN, candidates, exact, layout, make_bank, twice
+from mixture_oracles import LEVELS, MIXED, THIRTEEN, candidates, double_backward, exact, layout, make_bank
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -24,9 +25,9 @@ SHAPES = {
     "units": (9, 300, 1),
     "units of many": (1100, 3, 1),
 }
-"""(outer, rows, inner): what the layouts make of an input. Few elements a row go through `direct`, many `blend`."""
+"""(outer, rows, inner) of inputs. Few elements per row are computed by `direct`, many by `blend`."""
 ROUNDING = 2e-6
-"""Of a sum in float32, in units of the sum of the absolute values."""
+"""Rounding error of a sum in float32, in units of the sum of the absolute values."""
 
 every_level = pytest.mark.parametrize("level", LEVELS)
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.names())
@@ -54,7 +55,7 @@ def code() -> native.Library:
     return found
 
 
-def test_the_shapes_go_through_both_ways_of_the_native_code() -> None:
+def test_the_shapes_cover_both_algorithms_of_the_native_code() -> None:
     few = [outer * inner < Grid().cells for outer, _, inner in SHAPES.values()]
     assert (len(SHAPES), sum(few)) == (6, 3)
 
@@ -63,7 +64,7 @@ def test_the_shapes_go_through_both_ways_of_the_native_code() -> None:
 
 
 class Maps:
-    """L0, (g L1, A0) and the second order's three, by native code or by plain torch, for x (outer, rows, inner)."""
+    """The op, its backward and its double backward, by native code or by plain torch, for x (outer, rows, inner)."""
 
     def __init__(self, code: native.Library | None) -> None:
         self.code = code
@@ -78,22 +79,22 @@ class Maps:
 
     def backward(self, tables: Basis, x: Tensor, p: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         if self.code is None:
-            dx, dp = plain.backward(tables, x, p, g, weights_too=True)
+            dx, dp = plain.backward(tables, x, p, g, with_dp=True)
             assert dp is not None
             return dx, dp
         dx, dp = torch.empty_like(x), torch.empty_like(p)
         native.backward(self.code, tables, tuple(x.shape), x, p, g, dx, dp)
         return dx, dp
 
-    def second(
+    def double_backward(
         self, tables: Basis, x: Tensor, p: Tensor, g: Tensor, a: Tensor, c: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         if self.code is None:
-            dg, dx, dp = plain.second(tables, x, p, g, a, c, weights_too=True)
+            dg, dx, dp = plain.double_backward(tables, x, p, g, a, c, with_dp=True)
             assert dp is not None
             return dg, dx, dp
         dg, dx, dp = torch.empty_like(x), torch.empty_like(x), torch.empty_like(p)
-        native.second(self.code, tables, tuple(x.shape), x, p, g, a, c, dg, dx, dp)
+        native.double_backward(self.code, tables, tuple(x.shape), x, p, g, a, c, dg, dx, dp)
         return dg, dx, dp
 
 
@@ -103,7 +104,7 @@ def maps(request: pytest.FixtureRequest) -> Maps:
 
 
 def spread(shape: tuple[int, ...]) -> Tensor:
-    """Inputs of every size: on knots, between them, outside."""
+    """Inputs on knots, between knots and outside the table."""
     x = 4 * torch.randn(shape)
     flat = x.view(-1)
     flat[::7] = torch.randint(-20, 20, flat[::7].shape) / 16
@@ -119,7 +120,7 @@ def over_rows(cubics: Tensor, p: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("count", [1, 13])
 @every_shape
-def test_the_d_weights_are_the_exact_adjoint_of_the_interpolant(
+def test_the_gradient_of_the_weights_is_the_exact_adjoint_of_the_interpolant(
     maps: Maps, shape: tuple[int, int, int], count: int
 ) -> None:
     names = THIRTEEN[-count:]
@@ -128,26 +129,26 @@ def test_the_d_weights_are_the_exact_adjoint_of_the_interpolant(
     y = maps.forward(tables, x, v)
     dx, dp = maps.backward(tables, x, v, g)
     cubics, slopes = candidates(names, x, 0), candidates(names, x, 1)
-    # both maps are those of the cubics, evaluated and summed in float64 ...
+    # both maps equal the cubics, evaluated and summed in float64,
     assert ((y - over_rows(cubics, v)).abs() <= ROUNDING * over_rows(cubics.abs() + 0.1, v.abs())).all()
     assert ((dx - g * over_rows(slopes, v)).abs() <= ROUNDING * g.abs() * over_rows(slopes.abs() + 0.1, v.abs())).all()
     expected = torch.einsum("kori,ori->rk", cubics, g.double())
     size = torch.einsum("kori,ori->rk", cubics.abs() + 0.1, g.double().abs())
     assert ((dp - expected).abs() <= ROUNDING * size).all()
-    # ... and so one is the transpose of the other
+    # so one is the transpose of the other
     left, right = (g.double() * y).sum(), (dp.double() * v).sum()
     assert abs(float(left - right)) <= ROUNDING * float((size * v.abs()).sum())
     assert abs(float(right)) > 1e-2
 
 
 @every_shape
-def test_the_second_order_s_maps_are_the_derivatives_of_the_first_s(maps: Maps, shape: tuple[int, int, int]) -> None:
+def test_the_double_backward_equals_the_derivatives_of_the_backward(maps: Maps, shape: tuple[int, int, int]) -> None:
     x, g, a = spread(shape), torch.randn(shape), torch.randn(shape)
     p, c = torch.randn(shape[1], 13), torch.randn(shape[1], 13)
     f, f1, f2 = (candidates(THIRTEEN, x, order) for order in range(3))
     tables = basis(Grid(), THIRTEEN)
     for cot in (c, None):
-        dg, dx, dp = maps.second(tables, x, p, g, a, cot)
+        dg, dx, dp = maps.double_backward(tables, x, p, g, a, cot)
         by_c = torch.zeros_like(p) if cot is None else cot
         to_g = a * over_rows(f1, p) + over_rows(f, by_c)
         to_x = g * (a * over_rows(f2, p) + over_rows(f1, by_c))
@@ -158,7 +159,7 @@ def test_the_second_order_s_maps_are_the_derivatives_of_the_first_s(maps: Maps, 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-7)])
 @every_shape
-def test_native_code_and_plain_torch_give_the_same_numbers(
+def test_native_code_and_plain_torch_agree(
     code: native.Library, shape: tuple[int, int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
     x, g, a = spread(shape).to(dtype), torch.randn(shape).to(dtype), torch.randn(shape).to(dtype)
@@ -167,24 +168,26 @@ def test_native_code_and_plain_torch_give_the_same_numbers(
     pairs = [
         (one.forward(tables, x, p), other.forward(tables, x, p)),
         *zip(one.backward(tables, x, p, g), other.backward(tables, x, p, g), strict=True),
-        *zip(one.second(tables, x, p, g, a, c), other.second(tables, x, p, g, a, c), strict=True),
-        *zip(one.second(tables, x, p, g, a, None), other.second(tables, x, p, g, a, None), strict=True),
+        *zip(one.double_backward(tables, x, p, g, a, c), other.double_backward(tables, x, p, g, a, c), strict=True),
+        *zip(
+            one.double_backward(tables, x, p, g, a, None), other.double_backward(tables, x, p, g, a, None), strict=True
+        ),
     ]
-    assert len(pairs) == 9
+    assert len(pairs) == 9, "one of forward, two of backward, three of each double backward"
     for found, expected in pairs:
         assert found.dtype == expected.dtype
-        exactly = 1e-6 if found.dtype == torch.float32 else tolerance
+        relative = 1e-6 if found.dtype == torch.float32 else tolerance
         error = (found.double() - expected.double()).abs()
-        # an element may cancel: its rounding is that of the largest, its own where it is rounded to bfloat16
-        assert (error <= 1e-6 * expected.abs().max() + exactly * expected.double().abs()).all()
+        # absolute: terms may cancel, with the rounding of the largest; relative: an element may be rounded to bfloat16
+        assert (error <= 1e-6 * expected.abs().max() + relative * expected.double().abs()).all()
 
 
-def test_neither_looks_at_elements_outside_the_table(maps: Maps) -> None:
+def test_elements_outside_the_table_are_ignored(maps: Maps) -> None:
     tables, p = basis(Grid(), THIRTEEN), torch.ones(1, 13)
     x = torch.tensor([32.0, -32.0, 1e30, float("inf"), float("-inf"), float("nan"), 33.0, -40.0, 99.0]).view(1, 1, 9)
-    wild = torch.full_like(x, float("nan"))
+    nan = torch.full_like(x, float("nan"))
     assert torch.equal(maps.forward(tables, x, p), torch.zeros_like(x))
-    for found in (*maps.backward(tables, x, p, wild), *maps.second(tables, x, p, wild, wild, p)):
+    for found in (*maps.backward(tables, x, p, nan), *maps.double_backward(tables, x, p, nan, nan, p)):
         assert torch.equal(found, torch.zeros_like(found))
 
 
@@ -199,15 +202,15 @@ def test_neither_looks_at_elements_outside_the_table(maps: Maps) -> None:
         ("neuron", (2, 13)),
     ],
 )
-def test_an_element_outside_is_found_wherever_it_stands(level: str, shape: tuple[int, ...]) -> None:
+def test_an_element_outside_is_found_at_every_position(level: str, shape: tuple[int, ...]) -> None:
     bank = make_bank(("tanh", "silu"), layout(level, shape), "table")
     weights = torch.randn(*bank.layout.shape, 2)
     x, g, a = torch.randn(shape), torch.randn(shape), torch.randn(shape)
     for at in {*range(9), *range(x.numel() - 9, x.numel())}:
-        lonely = x.clone()
-        lonely.view(-1)[at] = 50.0
-        found = twice(bank, lonely, weights, g, a)
-        true = twice(exact(bank), lonely.double(), weights.double(), g.double(), a.double())
+        one_outside = x.clone()
+        one_outside.view(-1)[at] = 50.0
+        found = double_backward(bank, one_outside, weights, g, a)
+        true = double_backward(exact(bank), one_outside.double(), weights.double(), g.double(), a.double())
         for one, other in zip(found, true, strict=True):
             assert float((one - other).abs().max()) <= 1e-5 * float(other.abs().max())
 
@@ -216,7 +219,7 @@ def test_an_element_outside_is_found_wherever_it_stands(level: str, shape: tuple
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -2.7971909, 0.8066937, -0.5868578])
-def test_millions_of_equal_elements_are_summed_to_five_digits_and_more(value: float) -> None:
+def test_millions_of_equal_elements_are_summed_to_more_than_five_digits(value: float) -> None:
     count = 4_000_000
     weights = torch.full((13,), 0.1, requires_grad=True)
     y = make_bank(THIRTEEN, Layout(), "table")(torch.full((count,), value), weights)
@@ -226,7 +229,7 @@ def test_millions_of_equal_elements_are_summed_to_five_digits_and_more(value: fl
 
 
 @every_level
-def test_the_number_of_threads_changes_the_rounding_of_sums_only(
+def test_the_number_of_threads_changes_only_the_rounding_of_sums(
     code: native.Library, one_thread: None, level: str
 ) -> None:
     shape = (40, 6, 30, 30)
@@ -234,16 +237,18 @@ def test_the_number_of_threads_changes_the_rounding_of_sums_only(
     x[::7] *= 20
     bank = make_bank(THIRTEEN, layout(level, shape), "table")
     weights = torch.randn(*bank.layout.shape, 13)
-    alone = twice(bank, x, weights, g, a)
+    one_threaded = double_backward(bank, x, weights, g, a)
     torch.set_num_threads(2)
     assert code.threads(x.numel()) == 2
-    together = twice(bank, x, weights, g, a)
-    for one, two in zip(alone, together, strict=True):
+    two_threaded = double_backward(bank, x, weights, g, a)
+    for one, two in zip(one_threaded, two_threaded, strict=True):
         if one.shape == x.shape:
             assert torch.equal(one, two)
         else:
             assert float((one - two).abs().max()) <= 1e-6 * float(one.abs().max())
-    assert all(torch.equal(one, two) for one, two in zip(together, twice(bank, x, weights, g, a), strict=True))
+    assert all(
+        torch.equal(one, two) for one, two in zip(two_threaded, double_backward(bank, x, weights, g, a), strict=True)
+    )
 
 
 @every_level
@@ -253,32 +258,30 @@ def test_the_same_call_gives_the_same_bits(one_thread: None, kernel: str, level:
     x, g, a = 30 * torch.randn(shape), torch.randn(shape), torch.randn(shape)
     bank = make_bank(MIXED, layout(level, shape), kernel)
     weights = torch.randn(*bank.layout.shape, len(MIXED))
-    first, again = twice(bank, x, weights, g, a), twice(bank, x, weights, g, a)
+    first, again = double_backward(bank, x, weights, g, a), double_backward(bank, x, weights, g, a)
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
 
 
-# ---- what is kept for the backward pass -----------------------------------------------------------------------------
+# ---- what is saved for the backward pass ----------------------------------------------------------------------------
 
 
-def saved(bank: Bank, x: Tensor, weights: Tensor) -> list[Tensor]:
-    kept: list[Tensor] = []
+def saved_by(bank: Bank, x: Tensor, weights: Tensor) -> list[Tensor]:
+    saved: list[Tensor] = []
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
+    def save(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
         return tensor
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saved_tensors_hooks(save, lambda tensor: tensor):
         bank(x, weights)
-    return kept
+    return saved
 
 
 @pytest.mark.parametrize("form", ["contiguous", "channels_last", "sliced"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @every_level
 @pytest.mark.parametrize("kernel", ["auto", "table", "fused"])
-def test_the_input_is_kept_once_and_nothing_else_of_its_size(
-    kernel: str, level: str, dtype: torch.dtype, form: str
-) -> None:
+def test_only_the_input_and_the_weights_are_saved(kernel: str, level: str, dtype: torch.dtype, form: str) -> None:
     x = {
         "contiguous": lambda: torch.randn(8, 6, 9, 9),
         "channels_last": lambda: torch.randn(8, 6, 9, 9).to(memory_format=torch.channels_last),
@@ -287,30 +290,30 @@ def test_the_input_is_kept_once_and_nothing_else_of_its_size(
     x = x.to(dtype).requires_grad_()
     bank = make_bank(THIRTEEN, layout(level, x.shape), kernel)
     weights = torch.rand(*bank.layout.shape, 13, requires_grad=True)
-    kept = saved(bank, x, weights)
-    assert [tensor.data_ptr() for tensor in kept] == [x.data_ptr(), weights.data_ptr()]
-    assert kept[0].nbytes == x.numel() * (4 if dtype == torch.float32 else 2)
-    assert kept[1].nbytes == weights.numel() * 4
+    saved = saved_by(bank, x, weights)
+    assert [tensor.data_ptr() for tensor in saved] == [x.data_ptr(), weights.data_ptr()]
+    assert saved[0].nbytes == x.numel() * (4 if dtype == torch.float32 else 2)
+    assert saved[1].nbytes == weights.numel() * 4
 
 
-def test_the_reference_keeps_an_input_a_candidate() -> None:
+def test_the_reference_saves_a_tensor_per_candidate() -> None:
     x = torch.randn(1000, requires_grad=True)
     weights = torch.rand(13, requires_grad=True)
-    kept = saved(make_bank(THIRTEEN, Layout(), "reference"), x, weights)
-    assert len({tensor.data_ptr() for tensor in kept if tensor.numel() == x.numel()}) > 10
+    saved = saved_by(make_bank(THIRTEEN, Layout(), "reference"), x, weights)
+    assert len({tensor.data_ptr() for tensor in saved if tensor.numel() == x.numel()}) > 10
 
 
 @pytest.mark.parametrize("kernel", ["auto", "table", "fused"])
-def test_a_mixed_bank_keeps_the_input_in_one_place(kernel: str) -> None:
+def test_a_partly_tabulated_bank_saves_the_input_once(kernel: str) -> None:
     x = torch.randn(8, 300, requires_grad=True)
     names = tuple(name for name in MIXED if name != "original")
-    kept = saved(make_bank(names, Layout(), kernel), x, torch.rand(len(names), requires_grad=True))
-    assert {tensor.data_ptr() for tensor in kept if tensor.numel() >= x.numel()} == {x.data_ptr()}
+    saved = saved_by(make_bank(names, Layout(), kernel), x, torch.rand(len(names), requires_grad=True))
+    assert {tensor.data_ptr() for tensor in saved if tensor.numel() >= x.numel()} == {x.data_ptr()}
 
 
 @every_kernel
-def test_nothing_is_kept_where_nobody_asks_for_a_gradient(kernel: str) -> None:
-    assert saved(make_bank(THIRTEEN, Layout(), kernel), torch.randn(8, 300), torch.rand(13)) == []
+def test_nothing_is_saved_if_no_gradient_is_needed(kernel: str) -> None:
+    assert saved_by(make_bank(THIRTEEN, Layout(), kernel), torch.randn(8, 300), torch.rand(13)) == []
     with torch.no_grad():
-        wanted = torch.randn(8, 300, requires_grad=True)
-        assert saved(make_bank(THIRTEEN, Layout(), kernel), wanted, torch.rand(13)) == []
+        x = torch.randn(8, 300, requires_grad=True)
+        assert saved_by(make_bank(THIRTEEN, Layout(), kernel), x, torch.rand(13)) == []

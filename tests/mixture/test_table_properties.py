@@ -1,4 +1,4 @@
-"""What holds for any bank, shape, level and size of input: the table's bounds, linearity, inputs left alone."""
+"""Properties for any bank, shape, level and size of input: the table's bounds, linearity, inputs are not modified."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixture_oracles import LEVELS, TABULABLE, exact, gradients, layout, make_bank, twice
+from mixture_oracles import LEVELS, TABULABLE, double_backward, exact, gradients, layout, make_bank
 from test_table_bounds import BOUNDS
 from torch import Tensor
 
@@ -21,7 +21,7 @@ quick = settings(max_examples=60, deadline=None)
 
 @dataclass(frozen=True)
 class Case:
-    """A bank, and an input with weights and cotangents for it, drawn with `seed`."""
+    """A bank, and an input with weights and cotangents for the bank, drawn with `seed`."""
 
     names: tuple[str, ...]
     level: str
@@ -33,7 +33,7 @@ class Case:
         return make_bank(self.names, layout(self.level, self.shape), kernel)
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x, weights, g, a."""
+        """Return x, weights, g and a."""
         rng = torch.Generator().manual_seed(self.seed)
         units = layout(self.level, self.shape).shape
         x, g, a = (torch.randn(self.shape, generator=rng) for _ in range(3))
@@ -52,7 +52,7 @@ def cases(names: tuple[str, ...] = TABULABLE) -> st.SearchStrategy[Case]:
 
 
 def per_function(case: Case, x: Tensor, order: int) -> Tensor:
-    """(*x.shape, K), float64."""
+    """The `order`-th derivative of each function of the case at x: (*x.shape, K), float64."""
     functions = (activations.get(name).function for name in case.names)
     return torch.stack([derivative(function, x.double(), order) for function in functions], dim=-1)
 
@@ -64,7 +64,7 @@ def test_output_and_gradients_are_within_the_bounds_of_the_reference(case: Case)
     found = gradients(case.bank(), x, weights, g)
     bank = case.bank()
     true = gradients(exact(bank), x.double(), weights.double(), g.double())
-    # (*units, K) over (N, *units), or over the channels
+    # weights (*units, K), broadcast against (N, *units, K) or, at channel level, against (N, C, ..., K)
     spread = weights.view(*weights.shape[:-1], *[1] * (x.dim() - 2), -1) if case.level == "channel" else weights
     rounding = (len(case.names) + 1) * EPSILON
     for name, order in (("y", 0), ("x", 1)):
@@ -87,16 +87,16 @@ def test_the_table_is_linear_in_its_weights(case: Case, factor: float) -> None:
     largest = per_function(case, x, 0).abs().sum(-1).max() * (p.abs().max() + abs(factor) * q.abs().max()) + 1
     assert float((both - (one + factor * other)).abs().max()) <= 1e-6 * float(largest)
     assert torch.equal(bank(x, torch.zeros_like(p)), torch.zeros_like(x))
-    # and so its gradient does not know them
+    # so the gradient of the weights does not depend on the weights
     at_p, at_q = gradients(bank, x, p, g)["weights"], gradients(bank, x, q, g)["weights"]
     assert torch.equal(at_p, at_q)
 
 
 @given(case=cases(activations.names()), kernel=st.sampled_from(KERNELS.names()), last=st.booleans())
 @quick
-def test_no_kernel_changes_what_it_is_given(case: Case, kernel: str, last: bool) -> None:
+def test_no_kernel_modifies_its_inputs(case: Case, kernel: str, last: bool) -> None:
     if kernel == "table" and ("signed_cbrt" in case.names or not set(case.names) & set(TABULABLE)):
-        kernel = "auto"  # a forced table refuses these
+        kernel = "auto"  # a requested table refuses these
     given_tensors = case.tensors()
     if last:
         x, weights, g, a = given_tensors
@@ -104,14 +104,14 @@ def test_no_kernel_changes_what_it_is_given(case: Case, kernel: str, last: bool)
     before = [tensor.clone() for tensor in given_tensors]
     bank = case.bank(kernel)
     betas = {name: beta.detach().clone() for name, beta in bank.named_parameters()}
-    twice(bank, *given_tensors)
+    double_backward(bank, *given_tensors)
     assert all(torch.equal(now, then) for now, then in zip(given_tensors, before, strict=True))
     assert all(torch.equal(beta, betas[name]) for name, beta in bank.named_parameters())
 
 
 @given(case=cases())
 @quick
-def test_what_an_element_becomes_does_not_depend_on_its_neighbours(case: Case) -> None:
+def test_the_output_of_an_element_does_not_depend_on_its_neighbours(case: Case) -> None:
     x, weights, _, _ = case.tensors()
     bank = case.bank()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(case.seed))

@@ -1,4 +1,4 @@
-"""What a kernel of the mixture op takes and promises. Knows no kernel."""
+"""The interface of a kernel of the mixture op, and the registry of kernels. Must not know any kernel."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from nasact.errors import MixtureError
 from nasact.mixture.layout import Layout
-
-ORIGINAL = "original"
-"""The name, in a bank or a genotype, of the function that the model itself has at a site, whatever that is."""
+from nasact.options import RecordRegistry
 
 
 @dataclass(frozen=True)
 class Term:
-    """One candidate of a bank, ready for an input: `function(x, *betas)`, betas broadcast against x.
+    """One candidate of a bank, ready for an input: `function(x, *betas)`, with betas that broadcast against x.
 
-    `pure`: the function is the catalogue's, a value of its arguments alone; a model's own module may not be.
+    `pure`: the result depends on the arguments only, as for all catalogue functions. False for a model's own module,
+    which may hold state or draw random numbers.
     """
 
     name: str
@@ -32,39 +32,42 @@ class Term:
 
 
 Terms: TypeAlias = Callable[[], Sequence[Term]]
-"""The K candidates of a bank, made ready when they are called for: a table needs none of them."""
+"""Returns the K candidates of a bank. A function, so that a table, which needs no terms, does not pay for them."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What computes a mixture and why; `beside`: what the table leaves to plain torch, with the reason for each."""
+    """The kernel that computes a mixture, and why.
+
+    `untabulated`: the candidates that the table leaves to plain torch, as pairs (name, reason).
+    """
 
     kernel: str
     reason: str
-    beside: tuple[tuple[str, str], ...] = ()
+    untabulated: tuple[tuple[str, str], ...] = ()
 
     @property
     def why(self) -> str:
-        """The reasons in one line."""
-        return "; ".join((self.reason, *(f"{name} beside it: {reason}" for name, reason in self.beside)))
+        """All reasons in one line."""
+        return "; ".join((self.reason, *(f"{name} not tabulated: {reason}" for name, reason in self.untabulated)))
 
     def __str__(self) -> str:
         return f"{self.kernel}: {self.why}"
 
 
 class Op(Protocol):
-    """A kernel made ready for one bank: it may be copied, pickled and called from several threads.
+    """A kernel that is prepared for one bank. It can be copied, pickled and called from several threads.
 
-    The result has the shape, dtype and memory format of x, and is differentiable as often as `reference`'s is. Where
-    torch transforms the call (vmap, jvp, export, ...) every op computes in plain torch.
+    The result has the shape, dtype and memory format of x, and is differentiable as many times as with `reference`.
+    Where torch transforms the call (vmap, jvp, export, ...), every op computes in plain torch.
     """
 
     def __call__(self, x: Tensor, weights: Tensor, terms: Terms) -> Tensor:
-        """x (N, ...), weights (*layout.shape, K), the bank's K terms -> like x."""
+        """Compute the mixture: x (N, ...), weights (*layout.shape, K), the bank's K terms -> like x."""
         ...
 
     def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
-        """What computes inputs like these, and why."""
+        """Return which kernel computes inputs of this device and dtype, and why."""
         ...
 
 
@@ -75,5 +78,19 @@ class Kernel(Protocol):
     summary: ClassVar[str]
 
     def prepare(self, names: Sequence[str], layout: Layout, where: str) -> Op:
-        """The op for the bank `names`; MixtureError naming the site `where` if this kernel cannot serve it."""
+        """Return the op for the bank `names`; raise MixtureError, naming the site `where`, if the bank does not fit."""
         ...
+
+
+KERNELS: RecordRegistry[Kernel] = RecordRegistry("kernel", "nasact list kernels")
+
+
+def as_kernel(kernel: str | Kernel) -> Kernel:
+    """Return `kernel` itself, or the kernel of that name with default hyperparameters; UnknownName or MixtureError."""
+    if isinstance(kernel, str):
+        return KERNELS.get(kernel)()
+    if isinstance(kernel, type) or not hasattr(kernel, "prepare"):
+        raise MixtureError(
+            f"a kernel is one of {', '.join(KERNELS.names())} or a record such as Table(knots=2049), but got {kernel!r}"
+        )
+    return kernel

@@ -1,4 +1,5 @@
-"""Candidates as tables: cells with a cubic each, the op on them and its adjoint, native code and plain torch for both.
+"""Candidates as tables: each cell holds a cubic per function; the op on them and its adjoint, in native code or torch.
 
-`basis.py` says what a table is, `op.py` what is computed and its derivatives, `native.py` and `plain.py` compute it.
+`basis.py` fits the tables and measures their errors. `op.py` defines the op and its derivatives, `compiled.py` the same
+for torch.compile; `native.py` (built by `build.py`) and `plain.py` compute it.
 """

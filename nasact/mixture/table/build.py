@@ -1,8 +1,9 @@
-"""Builds the native code at first use and keeps it for every later process. Knows compilers; no tensors.
+"""Build the native code at first use and keep it for every later process. Knows compilers; must not know tensors.
 
-The library lies in the user's cache directory (`NASACT_CACHE_DIR`, else `XDG_CACHE_HOME` or `~/.cache`, under `nasact`)
-under a name made of the source, the flags, the processor and its own content. It is written beside and moved into
-place, one process at a time, so parallel workers neither race nor see half of it; what was damaged since is built anew.
+The library is in the user's cache directory: `NASACT_CACHE_DIR`, else `nasact` under `XDG_CACHE_HOME` or `~/.cache`.
+Its name holds digests of the source with the flags and the processor, and of its own content. It is written to a
+temporary directory and moved into place, by one process at a time, so that parallel workers neither race nor read a
+partial file. A library that was damaged later is built again.
 """
 
 from __future__ import annotations
@@ -23,80 +24,85 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "native"
 SECONDS = 60
-"""A compiler that takes longer than this is given up, and so is waiting for another process that builds."""
+"""Limit for a compiler's run, and for waiting for another process that builds the library."""
 
 _BASE = ("-std=c++17", "-O3", "-fPIC")
-# The best first. OpenMP is compiled in but not linked: its symbols are torch's own, so that there is one thread pool.
+# Best flags first. OpenMP is compiled in but not linked: its symbols come from torch, so that there is one thread pool.
 _FLAGS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-fopenmp",), ("-march=native",), ())
 
 
-class CannotBuild(Exception):
-    """No compiler, or none that can compile the native code; the text says which, in one line."""
+class BuildError(Exception):
+    """There is no compiler, or it cannot compile the native code; the message gives the reason in one line."""
 
 
 def compiler() -> list[str]:
-    """The C++ compiler: the command that `CXX` holds (empty: none), else the first of c++, g++, clang++ on the PATH."""
+    """The command of the C++ compiler: `CXX` (empty: no compiler), else the first of c++, g++, clang++ on the PATH.
+
+    BuildError where there is none.
+    """
     named = os.environ.get("CXX")
     if named is None:
         for name in ("c++", "g++", "clang++"):
             if found := shutil.which(name):
                 return [found]
-        raise CannotBuild("there is no C++ compiler (c++, g++ or clang++; CXX names another)")
+        raise BuildError("there is no C++ compiler: install c++, g++ or clang++, or name another in CXX")
     words = shlex.split(named)
     if not words:
-        raise CannotBuild("CXX is empty: no C++ compiler is to be used")
+        raise BuildError("CXX is empty, which forbids a C++ compiler")
     program = shutil.which(words[0])
     if program is None:
-        raise CannotBuild(f"the C++ compiler that CXX names, {words[0]!r}, is not there")
+        raise BuildError(f"the C++ compiler that CXX names, {words[0]!r}, does not exist")
     return [program, *words[1:]]
 
 
 def cache_directories() -> list[Path]:
-    """Where built code is looked for; it is built in the last: one's own under the temporary directory where the
-    user's cache cannot be written."""
+    """Directories that are searched for the library; it is built in the last one.
+
+    The last one is the user's cache or, where that cannot be written, a directory of this user under the temporary one.
+    """
     named = os.environ.get("NASACT_CACHE_DIR")
-    found = []
+    directories = []
     try:
         base = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "nasact"
         base = base.expanduser()
-        found.append(base)
+        directories.append(base)
         base.mkdir(parents=True, exist_ok=True)
         if os.access(base, os.W_OK):
-            return found
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
+            return directories
+    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         pass
-    own = Path(tempfile.gettempdir()) / f"nasact-{os.getuid()}"
-    own.mkdir(mode=0o700, exist_ok=True)
-    if own.lstat().st_uid != os.getuid():
-        raise CannotBuild(f"{own} belongs to somebody else")
-    return [*found, own]
+    temporary = Path(tempfile.gettempdir()) / f"nasact-{os.getuid()}"
+    temporary.mkdir(mode=0o700, exist_ok=True)
+    if temporary.lstat().st_uid != os.getuid():
+        raise BuildError(f"{temporary} belongs to another user")
+    return [*directories, temporary]
 
 
 def build() -> Path:
-    """The library, compiled unless it is there. CannotBuild, or OSError, where there is none."""
-    directories, names = cache_directories(), _names()
-    found = next((path for place in directories for name in names if (path := _sound(place, name))), None)
-    if found is not None:
-        return found
+    """Return the path of the library, compiled if it does not exist yet. BuildError or OSError if that fails."""
+    directories, names = cache_directories(), _library_names()
+    library = next((path for place in directories for name in names if (path := _find_intact(place, name))), None)
+    if library is not None:
+        return library
     program, directory = compiler(), directories[-1]
     reason = ""
-    with _alone(directory / "build.lock") as alone:
-        for stale in directory.glob("building-*") if alone else ():  # of a process that was killed
+    with _build_lock(directory / "build.lock") as locked:
+        for stale in directory.glob("building-*") if locked else ():  # left by a process that was killed
             shutil.rmtree(stale, ignore_errors=True)
         until = time.monotonic() + SECONDS
         for flags, name in zip(_FLAGS, names, strict=True):
-            found = _sound(directory, name)  # of the process that was waited for
-            if found is not None:
-                return found
+            library = _find_intact(directory, name)  # built by the process that held the lock
+            if library is not None:
+                return library
             try:
                 return _compile(program, flags, directory, name, until)
-            except _Failed as failed:
+            except _FlagsFailed as failed:
                 reason = str(failed)
-    raise CannotBuild(f"{program[0]} cannot compile it: {reason}")
+    raise BuildError(f"{program[0]} cannot compile it: {reason}")
 
 
-def _names() -> list[str]:
-    """What the library is called, but for its content, with each of the flags."""
+def _library_names() -> list[str]:
+    """The library's name for each set of flags, without the digest of its content."""
     common = hashlib.sha256(_processor().encode())
     for source in sorted(SOURCES.iterdir()):
         if source.suffix in (".h", ".cpp"):
@@ -109,31 +115,32 @@ def _names() -> list[str]:
     return names
 
 
-def _content(path: Path) -> str:
+def _content_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _sound(directory: Path, name: str) -> Path | None:
-    """The library of that name whose content is what it was: to load half of one can kill the process."""
+def _find_intact(directory: Path, name: str) -> Path | None:
+    """The library of that name if its content matches its digest: loading a damaged one can kill the process."""
     with suppress(OSError):
         for path in sorted(directory.glob(f"{name}-*.so")):
-            if path.stem == f"{name}-{_content(path)}":
+            if path.stem == f"{name}-{_content_digest(path)}":
                 return path
     return None
 
 
 def _processor() -> str:
-    """What `-march=native` depends on."""
+    """A text that identifies the processor as far as `-march=native` depends on it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-    told = {line for line in lines if line.partition(":")[0].strip() in ("flags", "Features", "model name", "CPU part")}
-    return "\n".join((platform.machine(), *sorted(told)))
+    keys = ("flags", "Features", "model name", "CPU part")
+    described = {line for line in lines if line.partition(":")[0].strip() in keys}
+    return "\n".join((platform.machine(), *sorted(described)))
 
 
-class _Failed(Exception):
-    """These flags do not do; others may."""
+class _FlagsFailed(Exception):
+    """The compiler failed with these flags; it may succeed with others."""
 
 
 def _compile(program: list[str], flags: tuple[str, ...], directory: Path, name: str, until: float) -> Path:
@@ -142,60 +149,61 @@ def _compile(program: list[str], flags: tuple[str, ...], directory: Path, name: 
         _run([*program, *_BASE, *flags, "-c", str(SOURCES / "mixture.cpp"), "-o", str(objects)], until)
         _run([*program, "-shared", str(objects), "-o", str(library)], until)
         if not library.is_file():
-            raise _Failed("it wrote no library")
+            raise _FlagsFailed("it wrote no library")
         try:
             ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_LOCAL)
         except OSError as error:
             reason = str(error).partition("\n")[0]
-            if "map segment" in reason:  # no code may be run from this file system: no flag helps
-                raise CannotBuild(reason) from None
-            raise _Failed(reason) from None
+            if "map segment" in reason:  # the file system forbids executable code, with any flags
+                raise BuildError(reason) from None
+            raise _FlagsFailed(reason) from None
         for damaged in directory.glob(f"{name}-*.so"):
             damaged.unlink(missing_ok=True)
-        return library.replace(directory / f"{name}-{_content(library)}.so")
+        return library.replace(directory / f"{name}-{_content_digest(library)}.so")
 
 
 def _run(command: list[str], until: float) -> None:
-    """Run it to its end, or end it with everything that it started."""
+    """Run a command; after a timeout or an interrupt, kill it with all processes that it started."""
     try:
         running = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
     except OSError as error:
-        raise CannotBuild(f"{command[0]} cannot be run: {error.strerror}") from None
+        raise BuildError(f"{command[0]} cannot be run: {error.strerror}") from None
     with running:
         try:
-            _, said = running.communicate(timeout=max(0.0, until - time.monotonic()))
+            _, output = running.communicate(timeout=max(0.0, until - time.monotonic()))
         except BaseException as error:
             with suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise CannotBuild(f"{command[0]} took longer than {SECONDS} seconds") from None
+                raise BuildError(f"{command[0]} took longer than {SECONDS} seconds") from None
             raise
     if running.returncode:
-        lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
-        told = next((line for line in lines if "error" in line), lines[0] if lines else "it says nothing")
-        raise _Failed(f"{told[:200]} (exit status {running.returncode})")
+        lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+        reason = next((line for line in lines if "error" in line), lines[0] if lines else "no error output")
+        raise _FlagsFailed(f"{reason[:200]} (exit status {running.returncode})")
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[bool]:
-    """Wait for other processes that build. The system lets go of the lock of a process that was killed.
+def _build_lock(lock: Path) -> Iterator[bool]:
+    """Wait until no other process builds, and hold the lock. The system releases the lock of a killed process.
 
-    False where the file system has no locks: built twice at worst, each moved into place whole.
+    Yields False where the file system has no locks: then two processes may both build, and each moves a complete
+    library into place.
     """
-    import fcntl  # not everywhere: where it is missing there is no native code
+    import fcntl  # does not exist on Windows; the ImportError means that there is no native code
 
-    until, held = time.monotonic() + SECONDS, False
+    until, locked = time.monotonic() + SECONDS, False
     with lock.open("w") as file:
-        while not held:
+        while not locked:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = True
+                locked = True
             except BlockingIOError:
                 if time.monotonic() > until:
-                    raise CannotBuild(f"another process has been building it for {SECONDS} seconds") from None
+                    raise BuildError(f"another process has been building it for {SECONDS} seconds") from None
                 time.sleep(0.02)
             except OSError:
                 break
-        yield held
+        yield locked

@@ -1,4 +1,4 @@
-"""The table op as a custom op, which torch.compile calls as it is; `nasact::mix` in its graphs."""
+"""The table op as the custom op `nasact::mix`, which torch.compile calls without tracing into it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from torch import Tensor
 
 from nasact.mixture.layout import Layout
 from nasact.mixture.table.basis import Grid
-from nasact.mixture.table.op import Task, backward, forward, third
+from nasact.mixture.table.op import TabulatedBank, backward, double_backward_exact, forward
 
 
-def mix(task: Task, x: Tensor, weights: Tensor) -> Tensor:
-    """`op.mix`, in the arguments that a graph can hold."""
-    grid, layout = task.grid, task.layout
+def mix(bank: TabulatedBank, x: Tensor, weights: Tensor) -> Tensor:
+    """Compute `op.mix`, with the bank as plain arguments, which a graph can hold."""
+    grid, layout = bank.grid, bank.layout
     numbers = [grid.low, grid.high, grid.tolerance]
     y: Tensor = torch.ops.nasact.mix(
-        x, weights, ",".join(task.names), numbers, grid.knots, layout.level, layout.channel_dim
+        x, weights, ",".join(bank.names), numbers, grid.knots, layout.level, layout.channel_dim
     )
     return y
 
 
-def _task(weights: Tensor, names: str, numbers: list[float], knots: int, level: str, channel_dim: int) -> Task:
+def _bank(weights: Tensor, names: str, numbers: list[float], knots: int, level: str, channel_dim: int) -> TabulatedBank:
     low, high, tolerance = numbers
     grid = Grid(low=low, high=high, knots=knots, tolerance=tolerance)
     layout = Layout(level=level, shape=tuple(weights.shape[:-1]), channel_dim=channel_dim)
-    return Task(grid, tuple(names.split(",")), layout)
+    return TabulatedBank(grid, tuple(names.split(",")), layout)
 
 
 @torch.library.custom_op("nasact::mix", mutates_args=())
 def _mix(
     x: Tensor, weights: Tensor, names: str, numbers: list[float], knots: int, level: str, channel_dim: int
 ) -> Tensor:
-    return forward(_task(weights, names, numbers, knots, level, channel_dim), x, weights)
+    return forward(_bank(weights, names, numbers, knots, level, channel_dim), x, weights)
 
 
 @torch.library.custom_op("nasact::mix_backward", mutates_args=())
 def _mix_backward(
     x: Tensor, weights: Tensor, g: Tensor, names: str, numbers: list[float], knots: int, level: str, channel_dim: int
 ) -> tuple[Tensor, Tensor]:
-    task = _task(weights, names, numbers, knots, level, channel_dim)
-    dx, dweights = backward(task, x, weights, g, weights_too=True)
+    bank = _bank(weights, names, numbers, knots, level, channel_dim)
+    dx, dweights = backward(bank, x, weights, g, with_dp=True)
     assert dweights is not None
     return dx, dweights
 
@@ -56,21 +56,21 @@ def _fake_backward(x: Tensor, weights: Tensor, g: Tensor, *static: Any) -> tuple
     return torch.empty_like(x), weights.new_empty(weights.shape)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     tensors = [each for each in inputs if isinstance(each, Tensor)]
     ctx.static = inputs[len(tensors) :]
     ctx.save_for_backward(*tensors)
 
 
-def _first(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+def _backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     dx, dweights = torch.ops.nasact.mix_backward(*ctx.saved_tensors, g, *ctx.static)
     return dx, dweights, *(None for _ in ctx.static)
 
 
-def _second(ctx: Any, a: Tensor, c: Tensor) -> tuple[Any, ...]:
+def _double_backward(ctx: Any, a: Tensor, c: Tensor) -> tuple[Any, ...]:
     x, weights, g = ctx.saved_tensors
-    return *third(_task(weights, *ctx.static), x, weights, g, a, c), *(None for _ in ctx.static)
+    return *double_backward_exact(_bank(weights, *ctx.static), x, weights, g, a, c), *(None for _ in ctx.static)
 
 
-_mix.register_autograd(_first, setup_context=_keep)
-_mix_backward.register_autograd(_second, setup_context=_keep)
+_mix.register_autograd(_backward, setup_context=_save)
+_mix_backward.register_autograd(_double_backward, setup_context=_save)

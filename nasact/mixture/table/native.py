@@ -1,4 +1,4 @@
-"""The table op in native code: contiguous CPU tensors in float32 or bfloat16. ctypes lets go of the GIL meanwhile."""
+"""The table op in native code, for contiguous CPU tensors in float32 or bfloat16. ctypes releases the GIL in a call."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from nasact.mixture.table.basis import Basis
 
 DTYPES = (torch.float32, torch.bfloat16)
 GRAIN = 1 << 15
-"""Elements a thread, at least: torch's own grain."""
+"""Smallest number of elements per thread: torch's own grain."""
 
 
 Shape = tuple[int, int, int]
-"""(outer, rows, inner): how an input lies over the rows of its weights."""
+"""(outer, rows, inner): the shape of an input, where `rows` counts the rows of its weights."""
 
 
 class _Table(ctypes.Structure):
-    """NasactTable of mixture.cpp."""
+    """The struct NasactTable of mixture.cpp."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("k", "zero", "cells")),
@@ -43,7 +43,7 @@ _TENSORS = {"nasact_forward": 3, "nasact_backward": 5, "nasact_second": 8}
 
 @dataclass(frozen=True)
 class Library:
-    """The loaded code, and the process that loaded it: a forked child has none of its threads."""
+    """The loaded code, and the id of the process that loaded it: in a forked child its threads do not exist."""
 
     code: ctypes.CDLL
     process: int
@@ -58,6 +58,7 @@ class Library:
         return cls(code, os.getpid())
 
     def threads(self, elements: int) -> int:
+        """Number of threads for an input of `elements` elements; 1 in a forked child."""
         if os.getpid() != self.process:
             return 1
         return max(1, min(torch.get_num_threads(), elements // GRAIN))
@@ -65,10 +66,10 @@ class Library:
 
 @lru_cache(maxsize=1)
 def load() -> Library | str:
-    """The native code, built if need be; or why there is none. Asked once a process."""
+    """Load the native code, building it first if needed; else return why there is none. Runs once per process."""
     try:
         return Library.open(build.build())
-    except (build.CannotBuild, OSError, ImportError, AttributeError) as error:
+    except (build.BuildError, OSError, ImportError, AttributeError) as error:
         return str(error).partition("\n")[0]
 
 
@@ -76,34 +77,35 @@ _warnings = count()
 
 
 def library() -> Library | None:
-    """The native code, or None after one warning a process that says why."""
-    found = load()
-    if not isinstance(found, str):
-        return found
-    if next(_warnings) == 0:  # also where several threads come at once
+    """Return the native code, or None after one warning per process that gives the reason."""
+    loaded = load()
+    if not isinstance(loaded, str):
+        return loaded
+    if next(_warnings) == 0:  # a counter, so that several threads at once give one warning
         warnings.warn(
-            f"nasact: the mixture op runs in plain torch, several times slower: {found}", RuntimeWarning, stacklevel=2
+            f"nasact: the mixture op runs in plain torch, several times slower: {loaded}", RuntimeWarning, stacklevel=2
         )
     return None
 
 
-def serves(x: Tensor) -> bool:
+def supports(x: Tensor) -> bool:
+    """Whether the native code can compute an input like x."""
     return x.device.type == "cpu" and x.dtype in DTYPES
 
 
-def how(device: torch.device, dtype: torch.dtype) -> str:
-    """How the table is looked up for such inputs."""
+def describe_lookup(device: torch.device, dtype: torch.dtype) -> str:
+    """State whether inputs of this device and dtype are looked up in native code or in plain torch, and why."""
     if device.type != "cpu" or dtype not in DTYPES:
         kind = str(dtype).removeprefix("torch.")
         return f"in plain torch: the native code is for float32 and bfloat16 on a CPU, not for {kind} on {device.type}"
-    found = load()
-    return f"in plain torch: {found}" if isinstance(found, str) else "in native code"
+    loaded = load()
+    return f"in plain torch: {loaded}" if isinstance(loaded, str) else "in native code"
 
 
 def forward(code: Library, basis: Basis, shape: Shape, x: Tensor, weights: Tensor, y: Tensor) -> int:
-    """`sum_k p_k f_k(x)` into y; returns how many elements lie outside the cells (there y is left undefined).
+    """Write `sum_k p_k f_k(x)` to y; return the number of elements outside the cells, where y is left undefined.
 
-    x and y hold the elements of `shape` in that order, whatever their own shapes; weights float32, (rows, K).
+    x and y hold the elements of `shape` in that order; their own shapes may differ. weights: (rows, K), float32.
     """
     return int(
         code.code.nasact_forward(*_common(code, basis, shape, x), x.data_ptr(), weights.data_ptr(), y.data_ptr())
@@ -120,12 +122,15 @@ def backward(
     dx: Tensor,
     dweights: Tensor | None,
 ) -> int:
-    """`g L1(x, p)` into dx and `A0(x, g)` into dweights, to which elements outside add nothing."""
-    pointers = (_at(tensor) for tensor in (x, g, weights, dx, dweights))
+    """Write `g L1(x, p)` to dx and `A0(x, g)` to dweights; return the number of elements outside the cells.
+
+    Elements outside the cells add nothing to dweights.
+    """
+    pointers = (_address(tensor) for tensor in (x, g, weights, dx, dweights))
     return int(code.code.nasact_backward(*_common(code, basis, shape, x), *pointers))
 
 
-def second(
+def double_backward(
     code: Library,
     basis: Basis,
     shape: Shape,
@@ -138,12 +143,15 @@ def second(
     dx: Tensor,
     dweights: Tensor | None,
 ) -> int:
-    """`a L1(x, p) + L0(x, c)` into dg, `g (a L2(x, p) + L1(x, c))` into dx, `A1(x, a g)` into dweights."""
-    pointers = (_at(tensor) for tensor in (x, g, a, weights, c, dg, dx, dweights))
+    """Write `a L1(x, p) + L0(x, c)` to dg, `g (a L2(x, p) + L1(x, c))` to dx and `A1(x, a g)` to dweights.
+
+    Return the number of elements outside the cells, which add nothing to dweights.
+    """
+    pointers = (_address(tensor) for tensor in (x, g, a, weights, c, dg, dx, dweights))
     return int(code.code.nasact_second(*_common(code, basis, shape, x), *pointers))
 
 
-def _at(tensor: Tensor | None) -> int | None:
+def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
@@ -154,8 +162,8 @@ def _common(code: Library, basis: Basis, shape: Shape, x: Tensor) -> tuple[Any, 
 @lru_cache(maxsize=64)
 def _table(basis: Basis) -> _Table:
     grid = basis.grid
-    found = _Table(len(basis.names), grid.below, grid.cells, 1 / grid.step, -grid.below, grid.above)
+    table = _Table(len(basis.names), grid.below, grid.cells, 1 / grid.step, -grid.below, grid.above)
     for order in range(3):
-        found.basis[order] = basis.coefficients[order].data_ptr()
-        found.packed[order] = basis.packed[order].data_ptr()
-    return found
+        table.basis[order] = basis.coefficients[order].data_ptr()
+        table.packed[order] = basis.packed[order].data_ptr()
+    return table

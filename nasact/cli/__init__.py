@@ -1,1 +1,1 @@
-"""The door for people and scripts: parse, call, print. No logic, and nothing heavy before it is needed."""
+"""The command line: parses, calls, prints. Has no logic, and imports nothing slow before a command needs it."""

@@ -1,4 +1,4 @@
-"""`nasact check`: what a study would do, found out before it does it."""
+"""`nasact check`: validate a study and estimate its cost without running it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,15 @@ from nasact.cli import options
 @options.as_json
 def check(study: str, data_dir: Path | None, download: bool, threads: int, as_json: bool) -> None:
     """Validate STUDY, list its sites, run one batch and estimate memory and time."""
-    loaded = options.loaded_study(study, None)
-    options.use_threads(threads)
-    import json
-
+    loaded = options.load_study(study, None)
+    options.configure_threads(threads)
     from nasact.outer.preview import preview
 
-    seen = preview(loaded, data_dir=data_dir, download=download)
+    document = preview(loaded, data_dir=data_dir, download=download).to_dict()
     if as_json:
-        click.echo(json.dumps(seen.to_dict(), indent=2))
+        options.echo_json(document)
     else:
         from nasact.report.terminal import print_preview
 
-        given = [] if data_dir is None else ["--data-dir", str(data_dir)]
-        print_preview(seen.to_dict(), shlex.join(["nasact", "search", study, *given]))
+        data_arguments = [] if data_dir is None else ["--data-dir", str(data_dir)]
+        print_preview(document, shlex.join(["nasact", "search", study, *data_arguments]))

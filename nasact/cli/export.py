@@ -1,4 +1,4 @@
-"""`nasact export`: the best derived network of a study as a file that needs no nasact."""
+"""`nasact export`: write the best derived network of a study as a file that needs no nasact."""
 
 from __future__ import annotations
 
@@ -11,24 +11,38 @@ from nasact.cli import options
 
 @click.command(short_help="Write the best derived network as a file for production.")
 @click.argument("study")
-@click.option("--format", "kind", type=click.Choice(["onnx", "pt2", "safetensors"]), default="onnx", show_default=True)
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Default: STUDY.FORMAT."
+    "--format",
+    "format_name",
+    type=click.Choice(["onnx", "pt2", "safetensors"]),
+    default="onnx",
+    show_default=True,
+    help="Format of the file; safetensors writes its plain torch code next to it.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="File to write. Default: STUDY.FORMAT.",
 )
 @options.data
 @options.directory
-def export(study: str, kind: str, output: Path | None, data_dir: Path | None, download: bool, root: Path) -> None:
+def export(
+    study: str, format_name: str, output: Path | None, data_dir: Path | None, download: bool, root: Path
+) -> None:
     """Export the retrained derived network of STUDY.
 
-    The file is reloaded in a fresh process that has no nasact; outputs must agree within 1e-4 and the accuracy on the
-    test data must be equal, or nothing is written.
+    The file is reloaded in a new process without nasact. Outputs must agree within 1e-4 and the accuracy on the test
+    data must be equal; otherwise nothing is written.
     """
     from nasact.outer.export_study import export_study
 
-    done = export_study(root, study, kind, output or Path(f"{study}.{kind}"), data_dir=data_dir, download=download)
-    for file in done.files:
+    path = output or Path(f"{study}.{format_name}")
+    result = export_study(root, study, format_name, path, data_dir=data_dir, download=download)
+    for file in result.files:
         click.echo(f"{file}  ({file.stat().st_size:,} bytes)")
     click.echo(
-        f"reloaded without nasact: largest output difference {done.max_difference:.1e}, "
-        f"test accuracy {done.accuracy:.4f}, equal"
+        f"reloaded without nasact: largest output difference {result.max_difference:.1e}, "
+        f"test accuracy {result.accuracy:.4f}, equal"
     )

@@ -1,4 +1,4 @@
-"""`nasact`: the command group, and what an error looks like: one line on stderr and a non-zero exit code."""
+"""`nasact`: the group of commands. An error is one line on stderr and a non-zero exit code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ for _command in (search, show, export, ui, check, list_group):
 
 
 def main() -> NoReturn:
-    """Run the command line; the process's exit code is 0, 1 (refused by a check), 2 (a mistake) or 130 (Ctrl-C)."""
+    """Run the command line and exit.
+
+    Exit codes: 0; 1 (no result to show, or a closed pipe); 2 (bad input, or a failure of the environment); 3 (training
+    diverged); 130 (Ctrl-C).
+    """
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
@@ -45,10 +49,10 @@ def main() -> NoReturn:
         click.echo(f"nasact: {error}", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("nasact: interrupted; the same command continues where it stopped", err=True)
+        click.echo("nasact: interrupted; run the same command again to continue", err=True)
         code = INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone: there is nobody to tell
+        sys.stderr.close()  # the reader of stdout has closed the pipe: Python must not report that at exit
         code = 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):

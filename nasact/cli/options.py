@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what commands do with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRACKING_URI = "sqlite:///mlflow.db"
 
 
 def directory(function: F) -> F:
-    """`--dir`: where runs are kept."""
+    """`--dir`: directory of the studies; passed as `root`."""
     return click.option(
         "--dir",
         "root",
@@ -23,6 +23,11 @@ def directory(function: F) -> F:
         show_default="this directory",
         help="Keep studies in DIR/runs.",
     )(function)
+
+
+def directory_arguments(root: Path) -> list[str]:
+    """The arguments that give `root` to a command with `--dir`."""
+    return [] if root == Path() else ["--dir", str(root)]
 
 
 def tracking_uri(function: F) -> F:
@@ -36,14 +41,14 @@ def tracking_uri(function: F) -> F:
 
 def data(function: F) -> F:
     """`--data-dir` and `--download`."""
-    function = click.option("--download", is_flag=True, help="Fetch a torchvision data set that is not in --data-dir.")(
-        function
-    )
+    function = click.option(
+        "--download", is_flag=True, help="Download a torchvision data set that is not in --data-dir."
+    )(function)
     return click.option(
         "--data-dir",
         type=click.Path(path_type=Path, file_okay=False),
         default=None,
-        help="Where data sets lie, in torchvision's layout.",
+        help="Directory of the data sets, in torchvision's layout.",
     )(function)
 
 
@@ -53,7 +58,7 @@ def threads(function: F) -> F:
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
-        help="Threads torch may use. Results are bit-identical for the same number only.",
+        help="Number of torch's threads. Results are bit-identical only for the same number.",
     )(function)
 
 
@@ -68,8 +73,8 @@ def workers(function: F) -> F:
         "--workers",
         type=click.IntRange(min=1),
         default=lambda: min(_processors(), 8),
-        show_default="one a processor, at most 8",
-        help="Processes that train the networks of the comparison. The numbers do not depend on it.",
+        show_default="one per processor, at most 8",
+        help="Processes that train the networks of the comparison. Results do not depend on it.",
     )(function)
 
 
@@ -78,19 +83,27 @@ def name(function: F) -> F:
 
 
 def as_json(function: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, and nothing else there.")(
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, and nothing else.")(
         function
     )
 
 
-def use_threads(count: int) -> None:
+def echo_json(document: object) -> None:
+    """Print `document` on stdout as indented JSON."""
+    import json
+
+    click.echo(json.dumps(document, indent=2))
+
+
+def configure_threads(count: int) -> None:
+    """Set the number of torch's threads in this process."""
     from nasact.training.process import configure_process
 
     configure_process(count)
 
 
-def loaded_study(name_or_path: str, new_name: str | None) -> Any:
-    """The study by name or path, under `new_name` where that is given."""
+def load_study(name_or_path: str, new_name: str | None) -> Any:
+    """Load a study by its name or path; `new_name`: replaces its name (None: keep it)."""
     from nasact.study import Study
 
     study = Study.load(name_or_path)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 @options.directory
 @options.tracking_uri
 @click.option("--no-tracking", is_flag=True, help="Do not write to MLflow.")
-@click.option("--fresh", is_flag=True, help="Set an earlier run of this study aside and start anew.")
+@click.option("--fresh", is_flag=True, help="Rename the directory of an earlier run and start from scratch.")
 @options.threads
 @options.workers
-@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--quiet", is_flag=True, help="Print only the result, no progress.")
 @options.as_json
 def search(
     study: str,
@@ -40,20 +40,20 @@ def search(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Search the activations of STUDY, a shipped study's name (nasact list studies) or a YAML file.
+    """Search the activations of STUDY, the name of a shipped study (nasact list studies) or a YAML file.
 
-    Finds the best trial, derives its network, retrains it and its baselines over several seeds, and says which
-    differences are real. Run the same command again to continue after an interruption, or to see the result again.
+    Finds the best trial, derives its network, retrains it and its baselines over several seeds, and reports which
+    differences are significant. Run the same command again to continue after an interruption, or to print the result.
     """
-    loaded = options.loaded_study(study, name)
-    options.use_threads(threads)
+    loaded = options.load_study(study, name)
+    options.configure_threads(threads)
     from nasact.outer.run import run_study
     from nasact.outer.store import RUNS
     from nasact.report.progress import ProgressView
     from nasact.tracking import MLflowTracker, NullTracker
 
-    home = root / RUNS / loaded.name
-    tracker = NullTracker() if no_tracking else MLflowTracker(tracking_uri, directory=home)
+    study_directory = root / RUNS / loaded.name
+    tracker = NullTracker() if no_tracking else MLflowTracker(tracking_uri, directory=study_directory)
 
     with ProgressView(mode="silent" if quiet else "auto") as view:
         result = run_study(
@@ -62,23 +62,20 @@ def search(
             data_dir=data_dir,
             download=download,
             tracker=tracker,
-            events=view,
+            callbacks=view,
             fresh=fresh,
             workers=workers,
         )
     if as_json:
-        import json
-
-        click.echo(json.dumps(result.document, indent=2))
+        options.echo_json(result.document)
     else:
-        _print(result, None if no_tracking else tracking_uri, root)
+        _print_result(result, None if no_tracking else tracking_uri, root)
 
 
-def _print(result: StudyResult, tracking_uri: str | None, root: Path) -> None:
+def _print_result(result: StudyResult, tracking_uri: str | None, root: Path) -> None:
     from nasact.report.terminal import print_result
 
     print_result(result.document)
-    where = [] if root == Path() else ["--dir", str(root)]
     uri = [] if tracking_uri in (None, options.TRACKING_URI) else ["--tracking-uri", str(tracking_uri)]
     name = result.document["study"]["name"]
     click.echo("")
@@ -87,7 +84,7 @@ def _print(result: StudyResult, tracking_uri: str | None, root: Path) -> None:
         click.echo(
             f"  {shlex.join(['nasact', 'ui', *uri])}  (the trials, their plots and the registered model in MLflow)"
         )
-    command = shlex.join(["nasact", "export", name, "--format", "onnx", "-o", f"{name}.onnx", *where])
-    click.echo(f"  {command}  (the network for production)")
-    for kind, path in result.document["exports"].items():
-        click.echo(f"  {path}  ({kind})")
+    export = ["nasact", "export", name, "--format", "onnx", "-o", f"{name}.onnx", *options.directory_arguments(root)]
+    click.echo(f"  {shlex.join(export)}  (the network for production)")
+    for format_name, path in result.document["exports"].items():
+        click.echo(f"  {path}  ({format_name})")

@@ -1,9 +1,9 @@
-"""Export of a derived network to a file that needs no nasact: ONNX, torch.export's pt2, or safetensors with plain code.
+"""Export of a derived network to a file that needs no nasact: ONNX, torch.export's pt2, safetensors with plain code.
 
-Every export is reloaded in a fresh process that has no nasact and compared before it is called done. Knows modules and
-tensors only, not where they come from.
+Every export is reloaded in a new process without nasact and compared with the network before it is reported as done.
+Knows modules and tensors; must not know studies.
 """
 
-from nasact.export.export import FORMATS, Exported, export_network
+from nasact.export.export import FORMATS, ExportResult, export_network
 
-__all__ = ["FORMATS", "Exported", "export_network"]
+__all__ = ["FORMATS", "ExportResult", "export_network"]

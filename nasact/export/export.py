@@ -1,4 +1,4 @@
-"""Write, reload in a fresh process, compare; only then is an export done and moved to its place."""
+"""Export: write a draft, reload it in a new process, compare; only then move it to its final path."""
 
 from __future__ import annotations
 
@@ -33,8 +33,12 @@ _RELOAD = Path(__file__).with_name("reload.py")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
-    """A finished export: the files written, the largest output difference found, the accuracy (None without labels)."""
+class ExportResult:
+    """A finished export.
+
+    `max_difference`: largest difference between an output of the network and of the reloaded file. `accuracy`: that of
+    both on the given labels; None without labels.
+    """
 
     format: str
     path: Path
@@ -76,8 +80,8 @@ FORMATS.register("safetensors", _write_safetensors)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """torch's exporters warn and log about their own internals; what matters is compared below."""
+def silence_exporters() -> Iterator[None]:
+    """Hide the warnings and log lines of torch's exporters, which concern their internals."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
@@ -91,18 +95,21 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def export_network(network: nn.Module, x: Tensor, path: Path, kind: str, *, labels: Tensor | None = None) -> Exported:
-    """Export `network` to `path` as "onnx", "pt2" or "safetensors" (which writes its plain code, FILE.py, beside it).
+def export_network(
+    network: nn.Module, x: Tensor, path: Path, format_name: str, *, labels: Tensor | None = None
+) -> ExportResult:
+    """Export `network` to `path` as "onnx", "pt2" or "safetensors" (which writes its plain code, FILE.py, next to it).
 
-    `x` (N, ...) are real inputs, N >= 2: outputs of the reloaded file are compared on them, at several batch sizes;
-    with `labels` (N,) the accuracy must be equal too. Exported in eval mode on the CPU, with a dynamic batch.
-    Raises ExportError, and leaves no file, where it cannot be written or does not compute the same.
+    The network is exported in eval mode on the CPU, with a dynamic batch size. Outputs of the reloaded file are
+    compared on the real inputs `x` (N, ...), N >= 2, at several batch sizes; with `labels` (N,), the accuracy must be
+    equal too. Raises ExportError, and leaves no file, if the file cannot be written or computes something else.
     """
-    writer = FORMATS.get(kind)
+    writer = FORMATS.get(format_name)
     path = Path(path)
-    if kind == "safetensors" and path.suffix != ".safetensors":
+    if format_name == "safetensors" and path.suffix != ".safetensors":
         raise ExportError(
-            f"{path}: a safetensors export must end in .safetensors: its code is written to FILE.py beside it"
+            f"{path}: the name of a safetensors export must end in .safetensors, "
+            "because its code is written to FILE.py next to it"
         )
     if not path.parent.is_dir():
         raise ExportError(f"{path}: the directory {path.parent} does not exist")
@@ -114,9 +121,9 @@ def export_network(network: nn.Module, x: Tensor, path: Path, kind: str, *, labe
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             draft = Path(folder) / path.name
-            files = _write(network, x, writer, draft, path, kind)
-            difference, accuracy = _compare(network, x, labels, draft, kind)
-            # the file that tells the export is there comes last
+            files = _write(network, x, writer, draft, path, format_name)
+            difference, accuracy = _compare(network, x, labels, draft, format_name)
+            # The main file is moved last: when it exists, the export is complete.
             for file in reversed(files):
                 file.replace(path.parent / file.name)
     except OSError as error:
@@ -124,32 +131,36 @@ def export_network(network: nn.Module, x: Tensor, path: Path, kind: str, *, labe
     finally:
         network.train(was_training)
     written = tuple(path.parent / file.name for file in files)
-    return Exported(format=kind, path=path, files=written, max_difference=difference, accuracy=accuracy)
+    return ExportResult(format=format_name, path=path, files=written, max_difference=difference, accuracy=accuracy)
 
 
-def _write(network: nn.Module, x: Tensor, writer: Writer, draft: Path, path: Path, kind: str) -> tuple[Path, ...]:
+def _write(
+    network: nn.Module, x: Tensor, writer: Writer, draft: Path, path: Path, format_name: str
+) -> tuple[Path, ...]:
     try:
-        with _quiet(), torch.no_grad():
+        with silence_exporters(), torch.no_grad():
             batch = torch.export.Dim("batch", min=1)
             program = torch.export.export(network, (x[: min(len(x), 3)],), dynamic_shapes=({0: batch},))
             return writer(program, draft)
     except (OSError, ExportError):
         raise
-    except Exception as error:  # the exporters raise dozens of types; all mean: this network cannot be exported
+    except Exception as error:  # the exporters raise many types of exception; all mean that they cannot export it
         reason = str(error).strip().splitlines()
-        raise ExportError(f"{path}: {kind} cannot express this network: {reason[0] if reason else error!r}") from error
+        raise ExportError(
+            f"{path}: {format_name} cannot express this network: {reason[0] if reason else error!r}"
+        ) from error
 
 
 def _compare(
-    network: nn.Module, x: Tensor, labels: Tensor | None, draft: Path, kind: str
+    network: nn.Module, x: Tensor, labels: Tensor | None, draft: Path, format_name: str
 ) -> tuple[float, float | None]:
-    """Largest difference and the equal accuracy; ExportError where the reloaded file computes something else."""
+    """The largest output difference and the accuracy; ExportError if the reloaded file computes something else."""
     batches = {"one": x[:1], "three": x[:3], "all": x}
     with tempfile.TemporaryDirectory(prefix="nasact-reload-") as folder:
         inputs, outputs = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
         arrays: dict[str, Any] = {name: batch.numpy() for name, batch in batches.items()}
         np.savez(inputs, **arrays)
-        command = [sys.executable, "-I", str(_RELOAD), kind, str(draft), str(inputs), str(outputs)]
+        command = [sys.executable, "-I", str(_RELOAD), format_name, str(draft), str(inputs), str(outputs)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = done.stderr.strip().splitlines()

@@ -1,4 +1,4 @@
-"""Plain torch source for a network: its torch.export graph as one Python function over its named tensors."""
+"""Plain torch code of a network: its torch.export graph as one Python function of its named tensors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def load(path):
 
 
 def plain_source(program: ExportedProgram, *, title: str, module: str, weights: str) -> tuple[str, dict[str, Tensor]]:
-    """Source text of a module with `load(path)`, and the tensors to store beside it, by name."""
+    """Source text of a module with a function `load(path)`, and the tensors that it loads, by name."""
     graph = program.graph_module.graph
     submodules = [node.target for node in graph.nodes if node.op in ("get_attr", "call_module")]
     if submodules:

@@ -1,8 +1,8 @@
-"""Run as a script in a fresh process: load an exported file with its own runtime and compute its outputs.
+"""A script that runs in a new process: load an exported file with the runtime of its format and compute its outputs.
 
     python -I reload.py FORMAT FILE INPUTS.npz OUTPUTS.npz
 
-This file is executed by path and imports nothing of nasact: what it can load, production can load.
+It is executed by its path and imports nothing of nasact, as production code would.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def _safetensors(path: str) -> Network:
 def main() -> None:
     import numpy
 
-    kind, path, inputs, outputs = sys.argv[1:]
-    network = {"onnx": _onnx, "pt2": _pt2, "safetensors": _safetensors}[kind](path)
+    format_name, path, inputs, outputs = sys.argv[1:]
+    network = {"onnx": _onnx, "pt2": _pt2, "safetensors": _safetensors}[format_name](path)
     with numpy.load(inputs) as batches:
         computed = {name: network(batches[name]) for name in batches.files}
     assert not any(name.split(".")[0] == "nasact" for name in sys.modules), "the exported file needed nasact"

@@ -95,7 +95,7 @@ def print_preview(preview: Mapping[str, Any], command: str, console: Console | N
         "parameters": f"{preview['weights']:,} weights, {count_text(preview['alphas'], 'alpha')}",
         "first batch": f"training loss {preview['train_loss']:.4f}, validation loss {_loss(preview['val_loss'])}",
         "memory": f"{max(1, preview['memory'] / 2**20):,.0f} MiB for parameters, optimisers and one batch (estimate)",
-        "search step": f"{1e3 * preview['search_step_seconds']:.1f} ms, {preview['search_steps']:,} steps a trial",
+        "search step": f"{1e3 * preview['search_step_seconds']:.1f} ms, {preview['search_steps']:,} steps per trial",
         "one trial": f"about {duration_text(preview['trial_seconds'])}",
         "whole study": f"at most about {duration_text(preview['study_seconds'])} with one worker ({preview['plan']})",
     }

@@ -1,4 +1,4 @@
-"""The command line as its users have it: in processes of its own, or in this one where starting would take longer."""
+"""Runs commands as a user does: in a new process, or, to save its start-up time, in this one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ outer: {trials: 2, pruner: none}
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command left behind."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -62,7 +62,7 @@ def tiny() -> str:
 
 @pytest.fixture(scope="session")
 def command() -> Run:
-    """`nasact ARGUMENTS` as a process of its own."""
+    """Runs `nasact ARGUMENTS` in a new process."""
 
     def run(*arguments: object, cwd: Path, **options: Any) -> Ran:
         done = subprocess.run(
@@ -82,7 +82,7 @@ def command() -> Run:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """`nasact ARGUMENTS` by its entry point, in this process, in `cwd` (a folder of its own unless given)."""
+    """Runs `nasact ARGUMENTS` by its entry point in this process, in `cwd` (default: the test's folder)."""
     from nasact.cli.main import main
 
     def run(*arguments: object, cwd: Path = tmp_path, columns: int = 100) -> Ran:
@@ -102,45 +102,44 @@ def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
 
 @pytest.fixture
 def client_of() -> Callable[[Path], Any]:
-    """MLflow's own client of the database that commands in a folder write to."""
+    """Builds MLflow's client for the database that commands in a folder write to."""
     from nasact.tracking.mlflow import silence_mlflow
 
     def client(folder: Path) -> Any:
         uri = f"sqlite:///{folder / 'mlflow.db'}"
-        # MLflow makes libraries below it warn when it is imported and when it first meets a database
+        # Libraries that MLflow uses emit warnings at its import and at its first contact with a database.
         with silence_mlflow():
             import mlflow
 
-            made = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-            made.search_registered_models()
-        return made
+            mlflow_client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+            mlflow_client.search_registered_models()
+        return mlflow_client
 
     return client
 
 
 @dataclass
 class Running:
-    """A `nasact` process that is at work, in a process group of its own, as a shell starts it."""
+    """A running `nasact` process in a separate process group, as a shell starts it."""
 
     process: subprocess.Popen[str]
-    said: list[str] = field(default_factory=list)
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
-        until = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while not condition():
-            assert self.process.poll() is None, f"ended before its time: {self.process.communicate()}"
-            assert time.monotonic() < until, "what was waited for did not come"
+            assert self.process.poll() is None, f"the process ended too early: {self.process.communicate()}"
+            assert time.monotonic() < deadline, f"the condition did not hold within {seconds} seconds"
             time.sleep(0.002)
 
     def signal(self, number: int) -> Ran:
-        """Sent to the whole group, as a terminal does; what the process left."""
+        """Send a signal to the whole group, as a terminal does, and wait for the process to end."""
         os.killpg(self.process.pid, number)
         out, err = self.process.communicate(timeout=60)
         return Ran(self.process.returncode, out, err)
 
 
-def _hear_ctrl_c() -> None:
-    # a shell's background job starts with SIGINT ignored, and hands that down
+def _enable_ctrl_c() -> None:
+    # The background jobs of a shell ignore SIGINT, and so do their child processes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -157,7 +156,7 @@ def start() -> Iterator[Callable[..., Running]]:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_hear_ctrl_c,
+            preexec_fn=_enable_ctrl_c,
         )
         started.append(process)
         return Running(process)
@@ -171,7 +170,7 @@ def start() -> Iterator[Callable[..., Running]]:
 
 @dataclass(frozen=True)
 class Finished:
-    """A study that ran to its end, with tracking, by `nasact search tiny.yaml --json`."""
+    """A study that ran to its end, with tracking: `first` is the run of `nasact search tiny.yaml --json`."""
 
     folder: Path
     first: Ran
@@ -186,35 +185,35 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, command: Run) -> Finished:
-    """Made once, also where several workers run the tests."""
+    """Run once, also if several workers run the tests."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, kept = shared / "finished", shared / "finished.json"
+    folder, output = shared / "finished", shared / "finished.json"
     with (shared / "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kept.exists():
+        if not output.exists():
             folder.mkdir()
             (folder / "tiny.yaml").write_text(TINY)
             ran = command("search", "tiny.yaml", "--json", "--workers", 1, cwd=folder)
-            kept.write_text(json.dumps([ran.code, ran.out, ran.err]))
-        return Finished(folder, Ran(*json.loads(kept.read_text())))
+            output.write_text(json.dumps([ran.code, ran.out, ran.err]))
+        return Finished(folder, Ran(*json.loads(output.read_text())))
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str], Path]:
-    """A file with this text in the test's folder."""
+    """Writes a file with a text into the test's folder."""
 
-    def made(name: str, text: str) -> Path:
+    def write_file(name: str, text: str) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
 
-    return made
+    return write_file
 
 
 def computed(document: dict[str, Any]) -> dict[str, Any]:
-    """The part of a result that depends on the study alone: neither on the clock, nor on where and how it ran."""
+    """The part of a result that depends only on the study, not on the time, the directory or the machine."""
     trials = [
         {**trial, "metrics": {name: value for name, value in trial["metrics"].items() if "seconds" not in name}}
         for trial in document["trials"]["records"]

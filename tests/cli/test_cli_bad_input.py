@@ -1,4 +1,4 @@
-"""Bad input as one table: a command, and the one line that it ends with. Nothing on stdout, and exit code 2."""
+"""Bad input as one table: a command, and the one line on stderr. Nothing is on stdout, and the exit code is 2."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ not_a_function = 3
 
 @dataclass(frozen=True)
 class Case:
-    """`files` (text, or bytes) in the folder of the test, a command there, and its whole stderr as a pattern."""
+    """A command in the test's folder, with `files` (text or bytes) there. `message`: its whole stderr as a pattern."""
 
-    said: str
+    message: str
     yaml: str | None = None
     command: tuple[str, ...] = SEARCH
     files: dict[str, str | bytes] = field(default_factory=dict)
@@ -67,13 +67,13 @@ def task(dataset: str = "digits", model: str = "{name: mlp, hidden: [4]}") -> st
 
 
 def foreign_database(path: str) -> Callable[[Path], object]:
-    def made(folder: Path) -> None:
+    def create(folder: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         with sqlite3.connect(folder / path) as database:
             database.execute("CREATE TABLE songs (name TEXT)")
         database.close()
 
-    return made
+    return create
 
 
 def fashion(folder: Path, *, cut: int = 0) -> None:
@@ -88,158 +88,161 @@ FASHION = "task: {dataset: fashion_mnist, model: small_cnn}\nsearch_space: basic
 
 CASES = {
     "unknown key": Case(
-        yaml=GOOD + "serach: {epochs: 3}\n", said=r"m\.yaml:3: serach: unknown key 'serach'\. Did you mean 'search'\?"
+        yaml=GOOD + "serach: {epochs: 3}\n",
+        message=r"m\.yaml:3: serach: unknown key 'serach'\. Did you mean 'search'\?",
     ),
     "unknown name": Case(
         yaml=GOOD + "search: {strategy: dart}\n",
-        said=r"m\.yaml:3: search\.strategy: unknown strategy 'dart'\. "
+        message=r"m\.yaml:3: search\.strategy: unknown strategy 'dart'\. "
         r"Did you mean 'darts'\? \(nasact list strategies\)",
     ),
     "unknown function": Case(
         yaml="task: {dataset: digits, model: mlp}\nsearch_space: [relu, tahn]\n",
-        said=r"m\.yaml:2: search_space\.1: unknown function 'tahn'\. Did you mean 'tanh'\? \(nasact list functions\)",
+        message=r"m\.yaml:2: search_space\.1: unknown function 'tahn'\. "
+        r"Did you mean 'tanh'\? \(nasact list functions\)",
     ),
     "unknown model": Case(
         yaml=task(model="mlpp"),
-        said=r"m\.yaml:1: task\.model: unknown model 'mlpp'\. Did you mean 'mlp'\? \(nasact list models\)",
+        message=r"m\.yaml:1: task\.model: unknown model 'mlpp'\. Did you mean 'mlp'\? \(nasact list models\)",
     ),
     "unknown dataset": Case(
         yaml=task("digit"),
-        said=r"m\.yaml:1: task\.dataset: unknown dataset 'digit'\. Did you mean 'digits'\? \(nasact list datasets\)",
+        message=r"m\.yaml:1: task\.dataset: unknown dataset 'digit'\. Did you mean 'digits'\? \(nasact list datasets\)",
     ),
     "wrong type": Case(
         yaml=GOOD + "search: {epochs: many}\n",
-        said=r"m\.yaml:3: search\.epochs: expected a whole number, but got 'many'",
+        message=r"m\.yaml:3: search\.epochs: expected a whole number, but got 'many'",
     ),
     "low > high": Case(
         yaml=GOOD + "search:\n  temperature: {low: 2, high: 0.2}\n",
-        said=r"m\.yaml:4: search\.temperature: `low <= high` must hold, but got \(low=2, high=0\.2\)\.",
+        message=r"m\.yaml:4: search\.temperature: `low <= high` must hold, but got \(low=2, high=0\.2\)\.",
     ),
     "empty candidate set": Case(
         yaml="task: {dataset: digits, model: mlp}\nsearch_space: []\n",
-        said=r"m\.yaml:2: search_space: the candidate set is empty: "
+        message=r"m\.yaml:2: search_space: the candidate set is empty: "
         r"name at least one function \(nasact list functions\)",
     ),
     "top_k larger than the set": Case(
         yaml=GOOD + "derive: {top_k: 9}\n",
-        said=r"m\.yaml:3: derive\.top_k: must not be larger than the candidate set, but got \(top_k=9, candidates=4\)",
+        message=r"m\.yaml:3: derive\.top_k: must not be larger than the candidate set, "
+        r"but got \(top_k=9, candidates=4\)",
     ),
-    "not YAML": Case(yaml="task: {", said=r"m\.yaml:1: not valid YAML: .*"),
+    "not YAML": Case(yaml="task: {", message=r"m\.yaml:1: not valid YAML: .*"),
     "study that is not shipped": Case(
-        command=("search", "digit"), said=r"unknown study 'digit'\. Did you mean 'digits'\? \(nasact list studies\)"
+        command=("search", "digit"), message=r"unknown study 'digit'\. Did you mean 'digits'\? \(nasact list studies\)"
     ),
     "study file that is missing": Case(
-        command=("search", "./other.yaml"), said=r".*other\.yaml: there is no such file"
+        command=("search", "./other.yaml"), message=r".*other\.yaml: there is no such file"
     ),
     "check of a bad study": Case(
         command=("check", "m.yaml"),
         yaml=GOOD + "seed: x\n",
-        said=r"m\.yaml:3: seed: expected a whole number, but got 'x'",
+        message=r"m\.yaml:3: seed: expected a whole number, but got 'x'",
     ),
-    "model without a site": Case(yaml=task(model="own:no_site"), said=r".*no activation site.*"),
-    "model whose output does not fit": Case(yaml=task(model="own:wrong_shape"), said=r".*\(.*3\).*"),
+    "model without a site": Case(yaml=task(model="own:no_site"), message=r".*no activation site.*"),
+    "model whose output does not fit": Case(yaml=task(model="own:wrong_shape"), message=r".*\(.*3\).*"),
     "model function that does not exist": Case(
         yaml=task(model="own:no_siet"),
-        said=r"model 'own:no_siet': 'own' has no attribute 'no_siet'\. Did you mean 'no_site'\?",
+        message=r"model 'own:no_siet': 'own' has no attribute 'no_siet'\. Did you mean 'no_site'\?",
     ),
     "model module that does not exist": Case(
-        yaml=task(model="onw:no_site"), said=r"model 'onw:no_site': no module named 'onw'\. Did you mean 'own'\?"
+        yaml=task(model="onw:no_site"), message=r"model 'onw:no_site': no module named 'onw'\. Did you mean 'own'\?"
     ),
-    "model that is a number": Case(yaml=task(model="own:a_number"), said=r"model 'own:a_number': .* int.*"),
+    "model that is a number": Case(yaml=task(model="own:a_number"), message=r"model 'own:a_number': .* int.*"),
     "import path of something that cannot be called": Case(
         yaml=task(model="own:not_a_function"),
-        said=r"model 'own:not_a_function': must be a function or a class, but is int",
+        message=r"model 'own:not_a_function': must be a function or a class, but is int",
     ),
     "labels out of range": Case(
         yaml=task("own:labels_out_of_range", "mlp"),
-        said=r"dataset 'own:labels_out_of_range': train\.y\[7\]: labels must be in \[0, 2\), but got -3",
+        message=r"dataset 'own:labels_out_of_range': train\.y\[7\]: labels must be in \[0, 2\), but got -3",
     ),
     "dataset that raises": Case(
-        yaml=task("own:broken", "mlp"), said=r"dataset 'own:broken': raised RuntimeError: out of cheese"
+        yaml=task("own:broken", "mlp"), message=r"dataset 'own:broken': raised RuntimeError: out of cheese"
     ),
     "dataset that returns a text": Case(
         yaml=task("own:three_letters", "mlp"),
-        said=r"dataset 'own:three_letters': must return .*, but returned str 'abc'",
+        message=r"dataset 'own:three_letters': must return .*, but returned str 'abc'",
     ),
     "data directory that is missing": Case(
         yaml=FASHION,
         command=(*SEARCH, "--data-dir", "nowhere"),
-        said=r"dataset 'fashion_mnist': not found: there is no folder /\S*/nowhere/FashionMNIST/raw\. "
+        message=r"dataset 'fashion_mnist': not found: there is no folder /\S*/nowhere/FashionMNIST/raw\. "
         r"Set the data directory with --data-dir PATH, or download the files with --download",
     ),
     "data file that is missing": Case(
         yaml=FASHION,
         command=(*SEARCH, "--data-dir", "data"),
         prepare=lambda folder: (fashion(folder), (folder / "data/FashionMNIST/raw/t10k-labels-idx1-ubyte").unlink()),
-        said=r"dataset 'fashion_mnist': the file /\S*/t10k-labels-idx1-ubyte is missing\. .*",
+        message=r"dataset 'fashion_mnist': the file /\S*/t10k-labels-idx1-ubyte is missing\. .*",
     ),
     "data file that was cut short": Case(
         yaml=FASHION,
         command=(*SEARCH, "--data-dir", "data"),
         prepare=lambda folder: fashion(folder, cut=100),
-        said=r"dataset 'fashion_mnist': /\S*/train-images-idx3-ubyte is corrupt: its header declares 7856 bytes, "
+        message=r"dataset 'fashion_mnist': /\S*/train-images-idx3-ubyte is corrupt: its header declares 7856 bytes, "
         r"but it has 7756",
     ),
     "image folder that is missing": Case(
         yaml="task: {dataset: {image_folder: pictures}, model: small_cnn}\nsearch_space: basic\n",
-        said=r"dataset 'image_folder': pictures: there is no folder /\S*/pictures",
+        message=r"dataset 'image_folder': pictures: there is no folder /\S*/pictures",
     ),
     "image that is none": Case(
         yaml="task: {dataset: {image_folder: pictures}, model: small_cnn}\nsearch_space: basic\n",
         files={f"pictures/{kind}/{n}.png": b"no image" for kind in "ab" for n in range(9)},
-        said=r"dataset 'image_folder': pictures: the image pictures/\S+\.png cannot be read: "
+        message=r"dataset 'image_folder': pictures: the image pictures/\S+\.png cannot be read: "
         r"UnidentifiedImageError: .*",
     ),
     "study.db of something else": Case(
         yaml="name: m\n" + GOOD,
         prepare=foreign_database("runs/m/study.db"),
-        said=r"runs/m/study\.db: is a database of something else \(tables: songs\); nothing was changed: set it aside, "
-        r"give the study another name, or start anew with --fresh",
+        message=r"runs/m/study\.db: is a database of another program \(tables: songs\); nothing was changed. "
+        r"Move it away, give the study another name \(--name\), or rerun with --fresh",
     ),
     "study.db that is no database": Case(
         yaml="name: m\n" + GOOD,
         files={"runs/m/study.db": "not a database at all, but a text that is longer than a header\n" * 20},
-        said=r"runs/m/study\.db: file is not a database; nothing was changed: .*",
+        message=r"runs/m/study\.db: file is not a database; nothing was changed: .*",
     ),
     "mlflow.db of something else": Case(
         yaml=GOOD,
         command=("search", "m.yaml", "--json"),
         prepare=foreign_database("mlflow.db"),
-        said=r"/\S*/mlflow\.db: a database of something else than MLflow \(tables songs\); move it away, "
+        message=r"/\S*/mlflow\.db: not a database of MLflow \(its tables: songs\); move it away, "
         r"or give another store with --tracking-uri",
     ),
     "mlflow.db that is no database": Case(
         yaml=GOOD,
         command=("search", "m.yaml", "--json"),
         files={"mlflow.db": "text"},
-        said=r"/\S*/mlflow\.db: not an SQLite database; move it away, or give another store with --tracking-uri",
+        message=r"/\S*/mlflow\.db: not an SQLite database; move it away, or give another store with --tracking-uri",
     ),
     "tracking address that is none": Case(
         yaml=GOOD,
         command=("search", "m.yaml", "--json", "--tracking-uri", "mlflow.db"),
-        said=r"--tracking-uri: expected sqlite:///FILE or http\(s\)://HOST:PORT, but got 'mlflow\.db'\. "
+        message=r"--tracking-uri: expected sqlite:///FILE or http\(s\)://HOST:PORT, but got 'mlflow\.db'\. "
         r"Did you mean 'sqlite:///mlflow\.db'\?",
     ),
     "export of a study that was never run": Case(
         command=("export", "digits"),
-        said=r"study 'digits' has not been run here\. There are no studies in runs\.",
+        message=r"study 'digits' has not been run here\. There are no studies in runs\.",
     ),
     "show of a study that was never run": Case(
         command=("show", "digits"),
-        said=r"study 'digits' has not been run here\. There are no studies in runs\.",
+        message=r"study 'digits' has not been run here\. There are no studies in runs\.",
     ),
     "ui without a database": Case(
-        command=("ui",), said=r"/\S*/mlflow\.db: no tracking database yet; `nasact search` makes one"
+        command=("ui",), message=r"/\S*/mlflow\.db: there is no tracking database yet; `nasact search` creates it"
     ),
     "runs that is a file": Case(
-        yaml="name: m\n" + GOOD, files={"runs": ""}, said=r"runs/m: cannot be made \(Not a directory\)"
+        yaml="name: m\n" + GOOD, files={"runs": ""}, message=r"runs/m: cannot be created \(Not a directory\)"
     ),
     "every trial diverges": Case(
         yaml="name: m\ntask: {dataset: digits, model: {name: mlp, hidden: [4]}, train_limit: 200}\n"
         "search_space: basic\n"
         "search: {epochs: 2, optimiser: {name: sgd, lr: {choice: [1.0e30, 2.0e30]}}}\nouter: {trials: 2}\n",
-        said=r"study 'm': none of its 2 trials completed: .*(nan|inf|finite).*\. "
-        r"Once the cause is mended, start it anew with --fresh",
+        message=r"study 'm': none of its 2 trials completed: .*(nan|inf|finite).*\. "
+        r"Fix the cause, then rerun with --fresh",
     ),
 }
 
@@ -258,15 +261,17 @@ def test_bad_input_is_one_line(name: str, here, tmp_path: Path) -> None:
     assert ran.out == ""
     lines = [line for line in ran.err.splitlines() if not line.startswith(("trial ", "the study has no domain"))]
     assert len(lines) == 1, ran.err
-    assert re.fullmatch(f"nasact: {case.said}", lines[0]), lines[0]
+    assert re.fullmatch(f"nasact: {case.message}", lines[0]), lines[0]
     assert ran.code == case.code
 
 
-def test_table_is_whole() -> None:
+def test_the_table_has_all_its_cases() -> None:
     assert len(CASES) >= 37
 
 
-def test_changed_study_under_an_old_name_shows_the_difference(finished, here, tiny: str, tmp_path: Path) -> None:
+def test_changed_study_with_the_name_of_an_earlier_one_is_refused_with_the_difference(
+    finished, here, tiny: str, tmp_path: Path
+) -> None:
     folder = finished.copy(tmp_path / "copy")
     (folder / "tiny.yaml").write_text(tiny.replace("epochs: 6", "epochs: 7").replace("trials: 2", "trials: 3"))
     ran = here("search", "tiny.yaml", "--no-tracking", "--json", cwd=folder)
@@ -274,12 +279,12 @@ def test_changed_study_under_an_old_name_shows_the_difference(finished, here, ti
     assert ran.err.splitlines()[0] == "nasact: study 'tiny' in runs/tiny was made with other settings:"
     assert "  search.epochs: 6 -> 7" in ran.err.splitlines()
     assert ran.err.splitlines()[-1] == (
-        "Give this study another name (`name:` or --name), or start it anew with --fresh."
+        "Give this study another name (`name:` or --name), or rerun with --fresh."
     )
     assert here("show", "tiny", "--json", cwd=folder).document == finished.document
 
 
-def test_misspelt_study_has_near_matches_among_those_that_were_run(finished, here) -> None:
+def test_misspelt_study_gets_near_matches_among_the_studies_here(finished, here) -> None:
     for command in ("show", "export"):
         ran = here(command, "tinny", cwd=finished.folder)
         assert (ran.code, ran.out) == (2, "")
@@ -287,21 +292,22 @@ def test_misspelt_study_has_near_matches_among_those_that_were_run(finished, her
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("-o", "no/where/net.onnx"), "no/where/net.onnx: the directory no/where does not exist"),
         (
             ("--format", "safetensors", "-o", "net.pt"),
-            "net.pt: a safetensors export must end in .safetensors: its code is written to FILE.py beside it",
+            "net.pt: the name of a safetensors export must end in .safetensors, because its code is written to FILE.py "
+            "next to it",
         ),
     ],
 )
-def test_export_to_where_it_cannot_go_is_refused(finished, here, arguments: tuple[str, ...], said: str) -> None:
+def test_export_to_a_bad_path_is_refused(finished, here, arguments: tuple[str, ...], message: str) -> None:
     ran = here("export", "tiny", *arguments, cwd=finished.folder)
-    assert (ran.code, ran.out, ran.err) == (2, "", f"nasact: {said}\n")
+    assert (ran.code, ran.out, ran.err) == (2, "", f"nasact: {message}\n")
 
 
-def test_export_of_a_study_that_has_not_ended_says_what_to_run(finished, here, tmp_path: Path) -> None:
+def test_export_of_an_unfinished_study_names_the_command_to_run(finished, here, tmp_path: Path) -> None:
     folder = finished.copy(tmp_path / "copy")
     (folder / "runs/tiny/model.pt").unlink()
     ran = here("export", "tiny", cwd=folder)
@@ -333,7 +339,7 @@ def test_one_diverged_trial_does_not_end_the_study(here, write) -> None:
     assert ran.document["trials"]["counts"]["complete"] == 1
 
 
-def test_weights_that_sum_to_zero_are_refused_by_their_place() -> None:
+def test_weights_that_sum_to_zero_are_refused_with_their_site() -> None:
     text = Genotype.from_dict(
         {
             "schema": 1,
@@ -347,10 +353,10 @@ def test_weights_that_sum_to_zero_are_refused_by_their_place() -> None:
         Genotype.from_json(re.sub(r"0\.5,(\s*)0\.5", r"1.0,\1-1.0", text))
 
 
-def test_torchvision_data_without_network_says_what_to_do(here, write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_without_network_is_refused_with_the_next_step(here, write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    # urllib keeps the opener of its first use, with its proxies: neither take an earlier one nor leave this one behind
+    # urllib keeps the opener of its first use, with its proxies: use no earlier one, and leave none behind
     monkeypatch.setattr("urllib.request._opener", None)
     write("m.yaml", FASHION)
     ran = here(*SEARCH, "--data-dir", "data", "--download")
@@ -363,7 +369,7 @@ def test_torchvision_data_without_network_says_what_to_do(here, write, monkeypat
     assert "Traceback" not in ran.err
 
 
-def test_bad_test_labels_cost_no_trial(here, write, tmp_path: Path) -> None:
+def test_bad_test_labels_do_not_discard_the_finished_trial(here, write, tmp_path: Path) -> None:
     write("own.py", CODE)
     write(
         "m.yaml",

@@ -1,4 +1,4 @@
-"""Help is quick: nothing heavy is imported before it is needed."""
+"""Help is fast: no slow library is imported before a command needs it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ HEAVY = {"torch", "mlflow", "optuna", "pydantic", "ray", "sklearn", "numpy", "ma
 COMMANDS = sorted(cli.commands)
 
 
-def test_the_commands_are_these() -> None:
+def test_commands() -> None:
     assert COMMANDS == ["check", "export", "list", "search", "show", "ui"]
 
 
-def test_help_answers_in_under_a_second(command, tmp_path: Path) -> None:
+def test_help_takes_less_than_a_second(command, tmp_path: Path) -> None:
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
@@ -42,22 +42,22 @@ def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> Non
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=tmp_path, check=True
     )
-    told, _, imported = done.stdout.rpartition("CODE")
+    output, _, imported = done.stdout.rpartition("CODE")
     code, *modules = imported.split()
     assert code == "0"
-    assert len(told) > 10
+    assert len(output) > 10
     assert HEAVY.isdisjoint(modules)
     assert done.stderr == ""
 
 
-def test_help_line_of_every_command_is_whole(command, tmp_path: Path) -> None:
+def test_help_line_of_every_command_is_not_truncated(command, tmp_path: Path) -> None:
     lines = command("--help", cwd=tmp_path).out.partition("Commands:")[2].strip().splitlines()
     assert len(lines) == len(COMMANDS)
     assert not any(line.endswith("...") for line in lines)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["serach", "digits"], "No such command 'serach'. Did you mean 'search'?"),
         (["search"], "Missing argument 'STUDY'"),
@@ -69,10 +69,10 @@ def test_help_line_of_every_command_is_whole(command, tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistyped_command_is_refused(here, arguments: list[str], said: str) -> None:
+def test_mistyped_command_is_refused(here, arguments: list[str], message: str) -> None:
     ran = here(*arguments)
     assert ran.code == 2
     assert ran.out == ""
-    assert said in ran.err
+    assert message in ran.err
     assert "Traceback" not in ran.err
     assert ran.err.splitlines()[-1].startswith("Error: ")

@@ -1,4 +1,4 @@
-"""Ctrl-C, kill -9 and a full disk: the same command continues, and ends with what an undisturbed run ends with."""
+"""Ctrl-C, kill -9 and a full disk: the same command continues, with the result of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run_statuses(client: Any) -> set[str]:
     return {run.info.status for run in client.search_runs(experiments)}
 
 
-def test_ctrl_c_in_a_trial_says_how_to_continue_and_the_same_command_does(
+def test_after_ctrl_c_in_a_trial_the_same_command_continues_as_the_message_says(
     finished, tiny: str, write, start, here, same, client_of, tmp_path: Path
 ) -> None:
     write("tiny.yaml", tiny)
@@ -35,7 +35,7 @@ def test_ctrl_c_in_a_trial_says_how_to_continue_and_the_same_command_does(
     ran = running.signal(signal.SIGINT)
     assert ran.code == 130
     assert ran.out == ""
-    assert ran.err.splitlines()[-1] == "nasact: interrupted; the same command continues where it stopped"
+    assert ran.err.splitlines()[-1] == "nasact: interrupted; run the same command again to continue"
     assert "Traceback" not in ran.err
     assert "RUNNING" not in run_statuses(client_of(tmp_path))
 
@@ -68,22 +68,22 @@ def test_kill_9_loses_nothing(
     assert same(continued.document, finished.document)
 
 
-def test_full_disk_is_one_line_and_nothing_is_lost(
+def test_full_disk_is_one_line_and_loses_nothing(
     finished, tiny: str, write, command, here, same, tmp_path: Path
 ) -> None:
-    """The disk is full for files beyond 2 KB: a checkpoint does not fit, SQLite's first pages do not either."""
+    """Files above 130 kB cannot be written: the checkpoint does not fit, the study's database does."""
     write("tiny.yaml", tiny)
     arguments = ("search", "tiny.yaml", "--json", "--no-tracking", "--workers", "1")
 
     def limit() -> None:
-        # SIGXFSZ is ignored by python: the write fails as on a full disk
+        # Python ignores SIGXFSZ, so that the write fails as on a full disk.
         resource.setrlimit(resource.RLIMIT_FSIZE, (130_000, resource.RLIM_INFINITY))
 
     import sqlite3
 
-    # the study's database is there already, so that the first thing that does not fit is a checkpoint
-    hidden = write("big.yaml", tiny.replace("hidden: [8]", "hidden: [300]"))
-    ran = command("search", hidden.name, *arguments[2:], cwd=tmp_path, preexec_fn=limit)
+    # A larger network, so that its checkpoint exceeds the limit.
+    larger = write("big.yaml", tiny.replace("hidden: [8]", "hidden: [300]"))
+    ran = command("search", larger.name, *arguments[2:], cwd=tmp_path, preexec_fn=limit)
     assert ran.code == 2, ran.err
     assert ran.out == ""
     assert "Traceback" not in ran.err
@@ -92,7 +92,7 @@ def test_full_disk_is_one_line_and_nothing_is_lost(
     with sqlite3.connect(tmp_path / "runs/tiny/study.db") as database:
         assert database.execute("SELECT state FROM trials").fetchall() == [("RUNNING",)]
     database.close()
-    continued = here("search", hidden.name, *arguments[2:])
+    continued = here("search", larger.name, *arguments[2:])
     assert continued.code == 0, continued.err
     assert [trial["status"] for trial in continued.document["trials"]["records"]] == ["complete", "complete"]
 

@@ -1,4 +1,4 @@
-"""Every list, as a table where it fits and as entries where it does not."""
+"""Every list: a table if the terminal is wide enough for it, entries if not."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_list_names_everything_at_any_width(here, what: str) -> None:
         lines = ran.out.splitlines()
         assert lines[0] == f"{what} ({len(rows)})"
         assert max(map(len, lines)) <= columns
-        begun = [line.split("  ")[0] for line in lines if not line.startswith(" ")]
-        assert [row["name"] for row in rows] == [name for name in begun if name in {row["name"] for row in rows}]
-        told = " ".join(ran.out.split())
+        first_words = [line.split("  ")[0] for line in lines if not line.startswith(" ")]
+        assert [row["name"] for row in rows] == [name for name in first_words if name in {row["name"] for row in rows}]
+        text = " ".join(ran.out.split())
         for row in rows:
             for value in row.values():
-                assert value == "-" or " ".join(value.split()) in told
-        assert "inspect" not in told
+                assert value == "-" or " ".join(value.split()) in text
+        assert "inspect" not in text

@@ -1,4 +1,4 @@
-"""A user's own model, own data and own images, named in a YAML in the current directory, from search to export."""
+"""A user's model, data and images, named in a YAML file in the current directory, from search to export."""
 
 from __future__ import annotations
 

@@ -19,28 +19,28 @@ def field_paths() -> dict[str, list[str]]:
     return {path: path.replace("[]", ".[]").split(".") for path in paths}
 
 
-def found(value: Any, path: list[str]) -> list[Any]:
-    """Every value at `path`; what lies below a null is not asked for."""
+def values_at(value: Any, path: list[str]) -> list[Any]:
+    """Every value at `path`; a null on the way counts as the value."""
     if not path or value is None:
         return [value]
     step, *rest = path
     if step == "[]":
-        return [leaf for entry in value for leaf in found(entry, rest)]
+        return [leaf for entry in value for leaf in values_at(entry, rest)]
     if step == "*":
-        return [leaf for entry in value.values() for leaf in found(entry, rest)]
+        return [leaf for entry in value.values() for leaf in values_at(entry, rest)]
     assert step in value, f"{step} is missing among {list(value)}"
-    return found(value[step], rest)
+    return values_at(value[step], rest)
 
 
-def known_keys(value: Any, at: str, paths: set[str]) -> None:
-    """No field that the page does not describe."""
+def require_described_keys(value: Any, at: str, paths: set[str]) -> None:
+    """Assert that the page describes every field of `value`, which is at the path `at`."""
     if isinstance(value, dict) and f"{at}.*" not in paths and not any(path.startswith(f"{at}.*.") for path in paths):
         for key, entry in value.items():
             here = f"{at}.{key}" if at else key
             described = here in paths or any(path.startswith((f"{here}.", f"{here}[]")) for path in paths)
             assert described, f"{here} is not described"
             if here not in paths or any(path.startswith(f"{here}.") for path in paths):
-                known_keys(entry, here, paths)
+                require_described_keys(entry, here, paths)
 
 
 def test_json_is_one_document_and_progress_is_on_stderr(finished) -> None:
@@ -60,11 +60,11 @@ def test_document_has_every_field_of_the_docs_and_no_other(finished) -> None:
     paths = field_paths()
     assert len(paths) > 60
     for path in paths.values():
-        assert found(finished.document, path) is not None
-    known_keys(finished.document, "", set(paths))
+        assert values_at(finished.document, path) is not None
+    require_described_keys(finished.document, "", set(paths))
 
 
-def test_document_tells_what_was_asked_for(finished) -> None:
+def test_document_holds_the_trials_variants_and_sites_of_the_study(finished) -> None:
     document = finished.document
     assert document["trials"]["counts"]["complete"] == 2
     assert set(document["variants"]) == {"derived", "original", "best_single", "random_mixture"}
@@ -77,11 +77,11 @@ def test_document_tells_what_was_asked_for(finished) -> None:
 
 def test_running_again_trains_nothing_and_prints_the_same(finished, here) -> None:
     folder = finished.folder
-    made = {path: path.stat().st_mtime_ns for path in (folder / "runs/tiny/trials").rglob("*")}
-    assert len(made) >= 4
+    files = {path: path.stat().st_mtime_ns for path in (folder / "runs/tiny/trials").rglob("*")}
+    assert len(files) >= 4
     ran = here("search", "tiny.yaml", "--json", cwd=folder)
     assert (ran.code, ran.out) == (0, finished.first.out)
-    assert {path: path.stat().st_mtime_ns for path in (folder / "runs/tiny/trials").rglob("*")} == made
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs/tiny/trials").rglob("*")} == files
     assert "trial 0" not in ran.err
     assert not list((folder / "runs/tiny/tracking/staged").iterdir())
 
@@ -136,13 +136,13 @@ def test_show_needs_no_torch(command, finished, tmp_path: Path) -> None:
     assert json.loads(done.stdout) == finished.document
 
 
-def test_genotype_that_show_prints_is_what_was_derived(finished, here) -> None:
+def test_show_prints_the_derived_genotype(finished, here) -> None:
     shown = here("show", "tiny", "--genotype", cwd=finished.folder).document
     assert shown == finished.document["genotype"]
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2", "safetensors"])
-def test_export_is_reloaded_and_compared_before_it_is_called_done(finished, here, tmp_path: Path, kind: str) -> None:
+def test_export_is_reloaded_and_compared_before_it_is_reported(finished, here, tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"net.{kind}"
     ran = here("export", "tiny", "--format", kind, "-o", path, cwd=finished.folder)
     assert ran.code == 0, ran.err
@@ -154,13 +154,13 @@ def test_export_is_reloaded_and_compared_before_it_is_called_done(finished, here
     assert f"test accuracy {accuracy:.4f}, equal" in ran.out
 
 
-def test_export_is_named_after_the_study_unless_told_otherwise(finished, here, tmp_path: Path) -> None:
+def test_export_is_named_after_the_study_by_default(finished, here, tmp_path: Path) -> None:
     ran = here("export", "tiny", "--dir", finished.folder, cwd=tmp_path)
     assert ran.code == 0, ran.err
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["tiny.onnx"]
 
 
-def test_check_tells_sites_and_costs_and_leaves_nothing(finished, here, tmp_path: Path) -> None:
+def test_check_prints_sites_and_costs_and_writes_nothing(finished, here, tmp_path: Path) -> None:
     shutil.copy(finished.folder / "tiny.yaml", tmp_path)
     text, document = (here("check", "tiny.yaml", *more, columns=80) for more in ([], ["--json"]))
     assert (text.code, document.code) == (0, 0)

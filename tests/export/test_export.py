@@ -1,4 +1,4 @@
-"""Exports: reloaded in a fresh process without nasact, they compute what the network computes, or are not there."""
+"""Exports: reloaded in a new process without nasact, they compute the same as the network; if not, no file remains."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LABELS = torch.randint(0, 3, (50,), generator=GENERATOR)
 def derived(top_k: int, level: str = "layer") -> nn.Module:
     torch.manual_seed(0)
     model = Net()
-    model(X)  # move the running statistics away from where they start
+    model(X)  # change the running statistics from their initial values
     supernet = relax(model, ["relu", "golu", "snake", "softmax"], level=level)
     with torch.no_grad():
         for alpha in supernet.arch_parameters():
@@ -44,30 +44,30 @@ def derived(top_k: int, level: str = "layer") -> nn.Module:
     return derive(supernet, top_k).apply(model)
 
 
-def test_three_formats_are_there() -> None:
+def test_formats() -> None:
     assert set(FORMATS.names()) == {"onnx", "pt2", "safetensors"}
 
 
 def test_the_command_offers_exactly_the_registered_formats() -> None:
-    # the command names them itself, so that its help needs no torch
-    (option,) = [parameter for parameter in export.params if parameter.name == "kind"]
+    # The command has its own list, so that its help needs no torch.
+    (option,) = [parameter for parameter in export.params if parameter.name == "format_name"]
     assert isinstance(option.type, click.Choice)
     assert tuple(option.type.choices) == FORMATS.names()
 
 
 @pytest.mark.parametrize(
-    ("kind", "top_k", "level"),
+    ("format_name", "top_k", "level"),
     [("onnx", 2, "channel"), ("onnx", 4, "layer"), ("pt2", 4, "layer"), ("safetensors", 1, "layer")],
 )
-def test_an_export_computes_what_the_network_computes(kind: str, top_k: int, level: str, tmp_path: Path) -> None:
+def test_an_export_computes_what_the_network_computes(format_name: str, top_k: int, level: str, tmp_path: Path) -> None:
     network = derived(top_k, level).train()
-    done = export_network(network, X, tmp_path / f"net.{kind}", kind, labels=LABELS)
-    assert done.max_difference < 1e-4
-    assert network.training, "the mode of the network is given back"
+    result = export_network(network, X, tmp_path / f"net.{format_name}", format_name, labels=LABELS)
+    assert result.max_difference < 1e-4
+    assert network.training, "the network must be in its earlier mode again"
     with torch.no_grad():
         accuracy = (network.eval()(X).argmax(-1) == LABELS).float().mean().item()
-    assert done.accuracy == accuracy
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in done.files)
+    assert result.accuracy == accuracy
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in result.files)
 
 
 def test_the_plain_code_runs_where_nasact_cannot_be_imported(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_the_plain_code_runs_where_nasact_cannot_be_imported(tmp_path: Path) -> 
 
 
 class Counting(nn.Module):
-    """Computes something else each time it is called, so that no export can agree with it."""
+    """Computes another output at each call, so that no export can agree with it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-def test_what_cannot_be_exported_is_told(tmp_path: Path) -> None:
+def test_a_bad_network_path_or_format_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"net.onnx: onnx cannot express this network"):
         export_network(Branching(), X, tmp_path / "net.onnx", "onnx")
     with pytest.raises(ExportError, match=r"must end in \.safetensors"):

@@ -1,4 +1,4 @@
-"""The training room: seeds, batches, loops, checkpoints and metrics.
+"""The training room: seeds, batches, loops, checkpoints and evaluation.
 
-Knows supernets and strategies; nothing of studies, data sets, trials or trackers. Import from its modules.
+Knows supernets and strategies; must not know studies, data sets, trials or trackers. Import from its modules.
 """

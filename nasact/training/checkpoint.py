@@ -1,6 +1,6 @@
-"""Checkpoints: everything a run needs to continue as if nothing had happened, in one file that is whole or not there.
+"""Checkpoints: the state that a run needs to continue bit-identically, in one file that is written atomically.
 
-Knows files and tensors; what the payload means is the caller's business, who names it by a `key`.
+Knows files and tensors; must not know what the payload means. The caller identifies its run by a `key`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MAGIC = b"nasact-checkpoint"
 
 
 class Checkpoint:
-    """The checkpoint file of one run. `key` says whose it is: one with another key is left aside."""
+    """The checkpoint file of one run. `key` identifies the run: a file with another key is ignored."""
 
     def __init__(self, path: Path, key: str) -> None:
         self.path = path
@@ -30,31 +30,31 @@ class Checkpoint:
         self.key = key
 
     def save(self, payload: dict[str, Any]) -> None:
-        """Write `payload` (tensors and plain values); the former checkpoint stays until this one is on the disk."""
+        """Write `payload` (tensors and plain values); the previous checkpoint is kept until this one is on the disk."""
         write_atomically(self.path, _pack({"key": self.key, "payload": payload}), keep=self.previous)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest payload that is whole and carries this key; None where there is none."""
+        """The newest payload that is intact and has this key; None if there is none."""
         for path in (self.path, self.previous):
             if path.exists():
                 document = _unpack(path)
                 if document is None:
-                    logger.warning("%s: the checkpoint is torn or of another schema: ignored", path)
+                    logger.warning("%s: the checkpoint is damaged or has another schema: ignored", path)
                 elif document["key"] != self.key:
-                    logger.warning("%s: the checkpoint belongs to another spec or other data: ignored", path)
+                    logger.warning("%s: the checkpoint belongs to another spec or to other data: ignored", path)
                 else:
                     payload: dict[str, Any] = document["payload"]
                     return payload
         return None
 
     def remove(self) -> None:
-        """Delete the files; the run is over."""
+        """Delete the files: a finished run needs no checkpoint."""
         self.path.unlink(missing_ok=True)
         self.previous.unlink(missing_ok=True)
 
 
 def _pack(document: dict[str, Any]) -> bytes:
-    # into memory first: torch turns a full disk into a RuntimeError without a path
+    # into memory first: torch reports a full disk as a RuntimeError without a path
     buffer = io.BytesIO()
     torch.save(document, buffer)
     body = buffer.getvalue()
@@ -63,7 +63,7 @@ def _pack(document: dict[str, Any]) -> bytes:
 
 
 def _unpack(path: Path) -> dict[str, Any] | None:
-    # the digest catches what torch's reader would not: it does not verify the checksums of its archive
+    # the digest is needed because torch does not verify the checksums of its archive
     try:
         header, _, body = path.read_bytes().partition(b"\n")
     except OSError:

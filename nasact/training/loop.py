@@ -1,13 +1,13 @@
-"""The two loops: fitting a plain network, and searching (weights and mixture weights together).
+"""The two training loops: `fit` for a plain network, `search` for a supernet (network weights and mixture weights).
 
-Each is a state that can be saved and a generator that advances it by one epoch at a time. Must not know what a study, a
-trial or a tracker is.
+Each has a state that can be saved, and a generator that advances the state by one epoch at a time. Must not know
+studies, trials or trackers.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,19 +18,30 @@ from torch.nn.functional import cross_entropy
 from nasact.bilevel import Regulariser, SearchState, Strategy, check_search_moves, regularise, weight_step
 from nasact.errors import Divergence
 from nasact.supernet import Supernet
-from nasact.training.batches import Labelled, batches, endless_batches, require_examples
-from nasact.training.metrics import Loss, evaluate, finite
+from nasact.training.batches import LabelledExamples, batches, endless_batches, require_examples
+from nasact.training.metrics import Direction, Loss, evaluate, require_finite
 from nasact.training.optimisers import OptimiserOptions, build_optimiser
 from nasact.training.schedule import Constant, Schedule
 from nasact.training.schedule_checks import require_long_enough
 from nasact.training.seeds import RandomStream, derive_seed
 
 WeightsOverTime = dict[str, list[list[float]]]
+"""By site: one row of mean mixture weights (K) before the first epoch and after every epoch."""
+
+SEARCH_METRICS: Mapping[str, Direction | None] = {
+    "val_accuracy": "high",
+    "val_loss": "low",
+    "train_loss": "low",
+    "entropy": "low",
+    "temperature": None,
+    "seconds": None,
+}
+"""The metrics of every epoch of `search`, and whether low or high values are better; None: neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One finished epoch, counted from 1, and what it measured."""
+    """The metrics of one finished epoch; epochs count from 1."""
 
     epoch: int
     metrics: dict[str, float]
@@ -38,7 +49,7 @@ class Epoch:
 
 @dataclass(kw_only=True)
 class FitState:
-    """A plain network in training, after `epoch` epochs."""
+    """The state of a plain network in training, after `epoch` epochs."""
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
@@ -62,7 +73,7 @@ class FitState:
 
 
 def begin_fit(model: nn.Module, optimiser: OptimiserOptions, *, seed: int) -> FitState:
-    """The state before the first epoch; `seed` fixes the order of the data and every random number of the training."""
+    """The state before the first epoch. `seed` determines the order of the data and all random numbers."""
     return FitState(
         model=model,
         optimiser=build_optimiser(model.parameters(), optimiser),
@@ -73,26 +84,26 @@ def begin_fit(model: nn.Module, optimiser: OptimiserOptions, *, seed: int) -> Fi
 
 def fit(
     state: FitState,
-    train: Labelled,
+    train: LabelledExamples,
     *,
     epochs: int,
     batch_size: int,
     loss: Loss = cross_entropy,
     phase: str = "retrain",
 ) -> Iterator[Epoch]:
-    """Train up to epoch `epochs`, yielding after each one; `state` may be saved or left there."""
+    """Train up to epoch `epochs`, and yield after each epoch; there the caller may save `state` or stop."""
     require_examples(train, f"{phase}: training data")
     while state.epoch < epochs:
         started = time.perf_counter()
         with state.stream:
             train_loss = _fit_epoch(state, train, batch_size, loss, phase)
         state.epoch += 1
-        finite(train_loss, _place(phase, state.epoch, "training loss"))
+        require_finite(train_loss, _epoch_label(phase, state.epoch, "training loss"))
         seconds = time.perf_counter() - started
         yield Epoch(epoch=state.epoch, metrics={"train_loss": train_loss, "seconds": seconds})
 
 
-def _fit_epoch(state: FitState, train: Labelled, batch_size: int, loss: Loss, phase: str) -> float:
+def _fit_epoch(state: FitState, train: LabelledExamples, batch_size: int, loss: Loss, phase: str) -> float:
     state.model.train()
     total = torch.zeros((), dtype=torch.float64, device=train.y.device)
     count = 0
@@ -108,14 +119,15 @@ def _fit_epoch(state: FitState, train: Labelled, batch_size: int, loss: Loss, ph
 
 @dataclass(kw_only=True)
 class SearchRun:
-    """A supernet in search, after `epoch` epochs; `weights_over_time` has a first row from before the first epoch.
+    """The state of a search, after `epoch` epochs.
 
-    In the first `warmup` epochs alpha rests and the temperature stays at its start: networks learn what is linear
-    first, and an alpha that moves at once takes that for a reason to choose identity.
+    In the first `warmup` epochs alpha is not updated and the temperature stays at its start. A network learns the
+    linear part of its task first; an alpha that is updated from the start would choose identity because of that.
 
-    With `scale_alpha_lr` the learning rate of alpha falls as the temperature does, where weights are a function of
-    alpha / T: else the steps of that grow as T falls, up to twentyfold from 1 to 0.05, Adam's being of one size
-    whatever the gradient, and in the end the noise of single batches decides.
+    With `scale_alpha_lr` the learning rate of alpha is proportional to the temperature T, if the mixture weights are a
+    function of alpha / T. Adam's steps of alpha have the same size whatever the gradient. Without scaling,
+    the steps of alpha / T would grow as T falls, by a factor of 20 from T = 1 to 0.05, and in the end the noise of
+    single batches would decide.
     """
 
     supernet: Supernet
@@ -156,8 +168,8 @@ def begin_search(
     loss: Loss = cross_entropy,
     regularisers: Sequence[Regulariser] = (),
 ) -> SearchRun:
-    """The state before the first epoch of a search; StudyError where a regulariser would mean nothing in it."""
-    with RandomStream(derive_seed(seed, "init")):  # what a strategy draws for its start is fixed by `seed` too
+    """The state before the first epoch of a search. Raises StudyError if a regulariser has no effect in this search."""
+    with RandomStream(derive_seed(seed, "init")):  # `seed` determines also what a strategy draws in `init`
         state = strategy.init(supernet, build_optimiser(supernet.weight_parameters(), optimiser), loss)
     run = SearchRun(
         supernet=supernet,
@@ -175,10 +187,12 @@ def begin_search(
     return run
 
 
-def search(run: SearchRun, train: Labelled, val: Labelled, *, epochs: int, batch_size: int) -> Iterator[Epoch]:
-    """Search up to epoch `epochs`: w on `train`, alpha on `val`; yields after each epoch.
+def search(
+    run: SearchRun, train: LabelledExamples, val: LabelledExamples, *, epochs: int, batch_size: int
+) -> Iterator[Epoch]:
+    """Search up to epoch `epochs`: train w on `train` and alpha on `val`, and yield after each epoch.
 
-    Before the very first step it is asserted that a step moves alpha, on a copy of everything that a step changes.
+    Before the first step `check_search_moves` checks that a step changes alpha, on a copy of all that a step changes.
     """
     require_examples(train, "search: training data")
     require_examples(val, "search: validation data", ", to train the mixture weights on")
@@ -199,14 +213,14 @@ def search(run: SearchRun, train: Labelled, val: Labelled, *, epochs: int, batch
             run.state.alpha_lr_scale = alpha_lr_scale_at(run, temperature, epochs)
             train_loss = _search_epoch(run, train, val, epochs, batch_size)
             run.epoch += 1
-            place = _place("search", run.epoch, "validation loss")
-            mixture = evaluate(run.supernet, val, loss=run.state.loss, place=place)
+            place = _epoch_label("search", run.epoch, "validation loss")
+            validation = evaluate(run.supernet, val, loss=run.state.loss, place=place)
             entropy = run.supernet.entropy()
             _record_weights(run)
         metrics = {
             "train_loss": train_loss,
-            "val_loss": mixture.loss,
-            "val_accuracy": mixture.accuracy,
+            "val_loss": validation.loss,
+            "val_accuracy": validation.accuracy,
             "entropy": sum(entropy.values()) / max(len(entropy), 1),
             "temperature": temperature,
             "seconds": time.perf_counter() - started,
@@ -215,38 +229,43 @@ def search(run: SearchRun, train: Labelled, val: Labelled, *, epochs: int, batch
 
 
 def alpha_lr_scale_at(run: SearchRun, temperature: float, epochs: int) -> float:
-    """The part of its learning rate with which alpha / T moves as in the first epoch."""
-    of_logits = all(mixture.normaliser.of_logits for mixture in run.supernet.mixtures().values())
-    if not run.scale_alpha_lr or not of_logits:
+    """The factor of alpha's learning rate that gives alpha / T steps of the same size as in the first epoch."""
+    of_alpha_over_t = all(mixture.normaliser.function_of_alpha_over_t for mixture in run.supernet.mixtures().values())
+    if not run.scale_alpha_lr or not of_alpha_over_t:
         return 1.0
     return temperature / run.schedule.temperature(0, epochs - run.warmup)
 
 
-def _search_epoch(run: SearchRun, train: Labelled, val: Labelled, epochs: int, batch_size: int) -> float:
+def _search_epoch(
+    run: SearchRun, train: LabelledExamples, val: LabelledExamples, epochs: int, batch_size: int
+) -> float:
+    """One epoch over the training data; returns the mean training loss."""
     run.supernet.train()
-    validation = endless_batches(val, batch_size, seed=run.seed, phase="search.val", epoch=run.epoch)
+    val_batches = endless_batches(val, batch_size, seed=run.seed, phase="search.val", epoch=run.epoch)
     total, count = 0.0, 0
     for batch in batches(train, batch_size, seed=run.seed, phase="search.train", epoch=run.epoch):
-        held_out = next(validation)
-        behind = run.epoch - run.warmup + count / len(train.y)
-        run.state.progress = max(0.0, behind / (epochs - run.warmup))
+        val_batch = next(val_batches)
+        epochs_done = run.epoch - run.warmup + count / len(train.y)
+        run.state.progress = max(0.0, epochs_done / (epochs - run.warmup))
         try:
             if run.state.step == 0:
-                check_search_moves(run.strategy, run.state, batch, held_out)
-            warming = run.epoch < run.warmup
-            report = weight_step(run.state, batch) if warming else run.strategy.step(run.state, batch, held_out)
+                check_search_moves(run.strategy, run.state, batch, val_batch)
+            in_warmup = run.epoch < run.warmup
+            report = weight_step(run.state, batch) if in_warmup else run.strategy.step(run.state, batch, val_batch)
         except Divergence as error:
             raise Divergence(f"search epoch {run.epoch + 1}, {error}") from error
-        total += finite(report.train_loss, _place("search", run.epoch + 1, "training loss")) * len(batch.y)
+        label = _epoch_label("search", run.epoch + 1, "training loss")
+        total += require_finite(report.train_loss, label) * len(batch.y)
         count += len(batch.y)
     return total / max(count, 1)
 
 
 def _record_weights(run: SearchRun) -> None:
+    """Append the mean mixture weights of each site to `weights_over_time`."""
     for site, weights in run.supernet.weights().items():
         mean: Tensor = weights.detach().double().reshape(-1, weights.shape[-1]).mean(dim=0)
         run.weights_over_time.setdefault(site, []).append(mean.tolist())
 
 
-def _place(phase: str, epoch: int, what: str) -> str:
+def _epoch_label(phase: str, epoch: int, what: str) -> str:
     return f"{phase} epoch {epoch}, {what}"

@@ -1,8 +1,9 @@
-"""Optimisers of the network weights, by name. Must not know about alpha: a strategy owns its optimiser."""
+"""Optimisers of the network weights, by name. Must not know alpha: a strategy creates alpha's optimiser."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -12,7 +13,7 @@ from nasact.registry import Registry
 
 
 class OptimiserOptions(Protocol):
-    """What a study says about an optimiser (`study.OptimiserSpec`)."""
+    """An optimiser as a study describes it: `study.sections.Optimiser`."""
 
     @property
     def name(self) -> str: ...
@@ -28,9 +29,17 @@ class OptimiserOptions(Protocol):
 
 
 Parameters = list[nn.Parameter]
-Build = Callable[[Parameters, OptimiserOptions], torch.optim.Optimizer]
 
-OPTIMISERS: Registry[Build] = Registry("optimiser")
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserRecord:
+    """How an optimiser is built from its options, and whether it uses the option `momentum`."""
+
+    build: Callable[[Parameters, OptimiserOptions], torch.optim.Optimizer]
+    has_momentum: bool = False
+
+
+OPTIMISERS: Registry[OptimiserRecord] = Registry("optimiser")
 
 
 def _adam(parameters: Parameters, options: OptimiserOptions) -> torch.optim.Optimizer:
@@ -56,15 +65,15 @@ def _sgd(parameters: Parameters, options: OptimiserOptions) -> torch.optim.Optim
 
 
 def _can_be_fused(parameters: Parameters) -> bool:
-    # one call a step instead of eight a tensor: a third of the time of a small network's step
+    # one call per step instead of eight per tensor: saves a third of the time of a small network's step
     return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
 
 
-OPTIMISERS.register("adam", _adam)
-OPTIMISERS.register("adamw", _adamw)
-OPTIMISERS.register("sgd", _sgd)
+OPTIMISERS.register("adam", OptimiserRecord(build=_adam))
+OPTIMISERS.register("adamw", OptimiserRecord(build=_adamw))
+OPTIMISERS.register("sgd", OptimiserRecord(build=_sgd, has_momentum=True))
 
 
 def build_optimiser(parameters: Iterable[nn.Parameter], options: OptimiserOptions) -> torch.optim.Optimizer:
     """The optimiser that `options` names, over `parameters`."""
-    return OPTIMISERS.get(options.name)(list(parameters), options)
+    return OPTIMISERS.get(options.name).build(list(parameters), options)

@@ -1,4 +1,4 @@
-"""How a process of nasact's own uses its machine: its threads, and the memory that it holds on to."""
+"""Settings of a process that only nasact uses: its number of threads, and how malloc keeps freed memory."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ import platform
 
 import torch
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT = 1 << 30
-_LARGEST = 1 << 25
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_MAX_FREE_BYTES = 1 << 30
+_MAX_REUSED_BYTES = 1 << 25
 
 
 def configure_process(threads: int) -> None:
-    """Compute in `threads` threads, and keep freed memory for the next step. For processes that are nasact's alone."""
+    """Compute in `threads` threads, and keep freed memory for the next step. Only for processes that nasact owns."""
     torch.set_num_threads(threads)
     keep_freed_memory()
 
 
 def keep_freed_memory() -> bool:
-    """Tensors of up to 32 MiB leave their memory with the process, up to 1 GiB; returns whether malloc was told so.
+    """Let malloc keep the memory of freed tensors of up to 32 MiB, at most 1 GiB; return whether it accepted that.
 
-    glibc would give it back to the system at every step, which then clears it page by page for the next. Whoever has
-    set malloc up in the environment is not overruled.
+    glibc would return the memory to the system at every step, and the system would clear it page by page for the next
+    step. Changes nothing without glibc, or if the environment already configures malloc.
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False
-    tell = getattr(ctypes.CDLL(None), "mallopt", None)
-    return tell is not None and bool(tell(_TRIM_THRESHOLD, _KEPT)) and bool(tell(_MMAP_THRESHOLD, _LARGEST))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return (
+        mallopt is not None
+        and bool(mallopt(_M_TRIM_THRESHOLD, _MAX_FREE_BYTES))
+        and bool(mallopt(_M_MMAP_THRESHOLD, _MAX_REUSED_BYTES))
+    )

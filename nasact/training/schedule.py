@@ -1,4 +1,4 @@
-"""How the temperature of the normaliser changes over the epochs of a search."""
+"""The temperature of the normaliser as a function of the epoch. A new schedule is one class and one line here."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from nasact.registry import Registry
 
 
 class Schedule(Protocol):
-    """A frozen record of hyperparameters; `epoch` counts from 0 to `epochs - 1`.
+    """The temperature in each epoch of a search: a frozen record. `epoch` counts from 0 to `epochs - 1`.
 
-    One that needs more than one epoch after the warm-up tells `least_epochs`.
+    Optional attributes:
+
+    - `least_epochs`: the smallest number of epochs after the warm-up. Default 1.
     """
 
     def temperature(self, epoch: int, epochs: int) -> float: ...
 
 
 def least_epochs(schedule: Schedule) -> int:
-    """The smallest number of epochs after the warm-up that it can do with."""
-    told: int = getattr(schedule, "least_epochs", 1)
-    return told
+    """The smallest number of epochs after the warm-up that `schedule` needs."""
+    epochs: int = getattr(schedule, "least_epochs", 1)
+    return epochs
 
 
 class ScheduleOptions(Protocol):
-    """What a study says about the temperature (`study.TemperatureSpec`)."""
+    """A temperature as a study describes it: `study.sections.Temperature`."""
 
     @property
     def schedule(self) -> str: ...
@@ -38,7 +40,7 @@ class ScheduleOptions(Protocol):
     def end(self) -> float | None: ...
 
 
-def _require_positive(place: str, value: float) -> None:
+def _require_temperature(place: str, value: float) -> None:
     if not value > 0 or value == float("inf"):
         raise StudyError(f"{place}: a temperature must be finite and above 0, but got {value}")
 
@@ -50,15 +52,15 @@ class Constant:
     start: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_positive("search.temperature.start", self.start)
+        _require_temperature("search.temperature.start", self.start)
 
     def temperature(self, epoch: int, epochs: int) -> float:
         return self.start
 
 
 @dataclass(frozen=True)
-class _Annealed(ABC):
-    """From `start` in the first epoch to `end` in the last."""
+class Annealed(ABC):
+    """A temperature that changes from `start` in the first epoch to `end` in the last epoch."""
 
     least_epochs: ClassVar[int] = 2
 
@@ -66,48 +68,50 @@ class _Annealed(ABC):
     end: float = 0.1
 
     def __post_init__(self) -> None:
-        _require_positive("search.temperature.start", self.start)
-        _require_positive("search.temperature.end", self.end)
+        _require_temperature("search.temperature.start", self.start)
+        _require_temperature("search.temperature.end", self.end)
 
     def temperature(self, epoch: int, epochs: int) -> float:
         if epoch >= epochs - 1:
             return self.end if epochs > 1 else self.start
-        return float(self._at(epoch / (epochs - 1)))
+        return float(self._interpolate(epoch / (epochs - 1)))
 
     @abstractmethod
-    def _at(self, part: float) -> float: ...
+    def _interpolate(self, fraction: float) -> float:
+        """The temperature at this fraction (0 to below 1) of the way from `start` to `end`."""
+        ...
 
 
 @dataclass(frozen=True)
-class Exponential(_Annealed):
-    """From `start` in the first epoch to `end` in the last, by the same factor every epoch."""
+class Exponential(Annealed):
+    """From `start` to `end` by the same factor in every epoch."""
 
-    def _at(self, part: float) -> float:
-        return float(self.start * (self.end / self.start) ** part)
+    def _interpolate(self, fraction: float) -> float:
+        return float(self.start * (self.end / self.start) ** fraction)
 
 
 @dataclass(frozen=True)
-class Linear(_Annealed):
-    """From `start` in the first epoch to `end` in the last, by the same difference every epoch (GDAS: 10 to 0.1)."""
+class Linear(Annealed):
+    """From `start` to `end` by the same difference in every epoch (GDAS: 10 to 0.1)."""
 
-    def _at(self, part: float) -> float:
-        return self.start + (self.end - self.start) * part
+    def _interpolate(self, fraction: float) -> float:
+        return self.start + (self.end - self.start) * fraction
 
 
-SCHEDULES: Registry[type[Constant] | type[Exponential] | type[Linear]] = Registry("temperature schedule")
+SCHEDULES: Registry[type[Constant] | type[Annealed]] = Registry("temperature schedule")
 SCHEDULES.register("constant", Constant)
 SCHEDULES.register("exponential", Exponential)
 SCHEDULES.register("linear", Linear)
 
 
 def build_schedule(options: ScheduleOptions) -> Schedule:
-    """The schedule that `options` names; an end that is left out is the start."""
+    """The schedule that `options` names; without an `end` an annealed temperature stays at `start`."""
     schedule = SCHEDULES.get(options.schedule)
-    if issubclass(schedule, _Annealed):
+    if issubclass(schedule, Annealed):
         return schedule(options.start, options.start if options.end is None else options.end)
     if options.end is not None and options.end != options.start:
         raise StudyError(
             f"search.temperature.end: a constant schedule stays at start={options.start}, but got end={options.end}."
             " Did you mean schedule 'exponential'?"
         )
-    return Constant(options.start)
+    return schedule(options.start)

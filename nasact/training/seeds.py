@@ -1,6 +1,7 @@
-"""Random numbers: seeds that are derived by name, and streams that one training run keeps to itself.
+"""Random numbers: seeds that are derived by name, and a separate random stream for each training run.
 
-Knows torch, numpy and python's generators; must not know what is trained. The number of threads is the door's business.
+Knows the generators of torch, numpy and python; must not know what is trained. The number of threads is set elsewhere
+(`process`).
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ RngState = dict[str, Any]
 
 
 def derive_seed(seed: int, *names: object) -> int:
-    """A seed for the purpose called `names`, stable over processes and machines, in [0, 2^63)."""
+    """A seed in [0, 2^63) for the purpose called `names`; the same in every process and on every machine."""
     text = "\x1f".join([str(int(seed)), *(str(name) for name in names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *names: object) -> torch.Generator:
-    """A CPU generator of its own for the purpose called `names`."""
+    """A new CPU generator for the purpose called `names`."""
     return torch.Generator().manual_seed(derive_seed(seed, *names))
 
 
 def seed_everything(seed: int) -> None:
-    """Seed python, numpy and torch (every CUDA device too, if there is one)."""
+    """Seed python, numpy and torch, and every CUDA device."""
     random.seed(seed)
-    # models of users draw from the legacy generator, so it is the one that must be fixed
+    # users' models draw from numpy's legacy generator, so this is the generator to seed
     np.random.set_state(np.random.RandomState(seed % 2**32).get_state())  # noqa: NPY002
     torch.manual_seed(seed)
 
 
 def capture_rng() -> RngState:
-    """The state of every global generator, made of tensors and plain values only (loads with `weights_only`)."""
+    """The state of every global generator, as tensors and plain values only, so that it loads with `weights_only`."""
     name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     cuda: list[Tensor] = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {
@@ -49,7 +50,7 @@ def capture_rng() -> RngState:
 
 
 def restore_rng(state: RngState) -> None:
-    """Put every global generator back to what `capture_rng` saw."""
+    """Restore every global generator to a state of `capture_rng`."""
     random.setstate(state["python"])
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
@@ -59,9 +60,9 @@ def restore_rng(state: RngState) -> None:
 
 
 class RandomStream:
-    """The global random numbers of one run: `with stream:` swaps them in and puts the caller's back afterwards.
+    """The global random numbers of one run: `with stream:` installs their state, and restores the caller's at the end.
 
-    So whatever runs between two epochs (a sampler, a progress bar) neither changes the run nor is changed by it.
+    Code that runs between two epochs (a sampler, a progress bar) therefore neither affects the run nor is affected.
     """
 
     def __init__(self, seed: int) -> None:

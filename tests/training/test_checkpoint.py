@@ -1,4 +1,4 @@
-"""A checkpoint is whole, or it is not there; what was there before stays until it is."""
+"""A checkpoint is written atomically: the previous one is kept until the new one is complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def payload(epoch: int) -> dict[str, object]:
     return {"epoch": epoch, "model": {"w": torch.full((1000,), float(epoch))}, "history": [("a", 1.5, None)]}
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_saved_payload_is_loaded(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "deep" / "checkpoint.pt", "key")
     assert checkpoint.load() is None
     for epoch in range(3):
@@ -39,7 +39,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 def damage(path: Path, how: str) -> None:
     content = bytearray(path.read_bytes())
-    if how == "torn":
+    if how == "truncated":
         path.write_bytes(content[: len(content) // 2])
     elif how == "empty":
         path.write_bytes(b"")
@@ -50,7 +50,7 @@ def damage(path: Path, how: str) -> None:
         path.write_bytes(os.urandom(5000))
 
 
-@pytest.mark.parametrize("how", ["torn", "empty", "flipped bit", "noise"])
+@pytest.mark.parametrize("how", ["truncated", "empty", "flipped bit", "noise"])
 def test_a_damaged_checkpoint_falls_back_to_the_previous_one(
     how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -63,24 +63,24 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous_one(
     assert loaded is not None
     assert loaded["epoch"] == 1
     assert [record.message for record in caplog.records] == [
-        f"{checkpoint.path}: the checkpoint is torn or of another schema: ignored"
+        f"{checkpoint.path}: the checkpoint is damaged or has another schema: ignored"
     ]
     damage(checkpoint.previous, how)
     assert checkpoint.load() is None
 
 
-def test_a_checkpoint_of_another_key_is_left_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_with_another_key_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Checkpoint(tmp_path / "checkpoint.pt", "one").save(payload(1))
     with caplog.at_level(logging.WARNING):
         assert Checkpoint(tmp_path / "checkpoint.pt", "two").load() is None
-    assert "belongs to another spec or other data" in caplog.text
+    assert "belongs to another spec or to other data" in caplog.text
     assert Checkpoint(tmp_path / "checkpoint.pt", "one").load() is not None
 
 
-def test_a_full_disk_is_one_line_and_the_former_checkpoint_is_intact(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_line_and_the_previous_checkpoint_is_intact(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "key")
     checkpoint.save(payload(1))
-    # the device that is always full: a real ENOSPC from the kernel at the place where the new file is written
+    # /dev/full is always full: the kernel raises a real ENOSPC where the new file is written
     (tmp_path / f".checkpoint.pt.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(StoreError) as raised:
         checkpoint.save(payload(2))
@@ -93,13 +93,13 @@ def test_a_full_disk_is_one_line_and_the_former_checkpoint_is_intact(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file/result\.json: could not be written"):
         write_json(tmp_path / "file" / "result.json", {})
 
 
-SAVE_FOR_EVER = """
+SAVE_FOREVER = """
 import sys, torch
 from pathlib import Path
 from nasact.training.checkpoint import Checkpoint
@@ -111,9 +111,9 @@ while True:
 """
 
 
-def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+def test_a_process_killed_while_saving_leaves_an_intact_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    process = subprocess.Popen([sys.executable, "-c", SAVE_FOR_EVER, str(path)])
+    process = subprocess.Popen([sys.executable, "-c", SAVE_FOREVER, str(path)])
     try:
         deadline = time.monotonic() + 60
         while not path.exists() and time.monotonic() < deadline:

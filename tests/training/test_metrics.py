@@ -1,4 +1,4 @@
-"""Evaluation measures without leaving a trace."""
+"""Evaluation computes means over examples and changes nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nasact.errors import DataError, Divergence
-from nasact.training.metrics import evaluate, finite
+from nasact.training.metrics import evaluate, require_finite
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ def test_loss_and_accuracy_are_means_over_examples_whatever_the_batches() -> Non
     model, split = network().eval(), examples(1024 + 300)
     with torch.no_grad():
         output = model(split.x)
-    measured = evaluate(model, split)
-    assert measured.loss == pytest.approx(cross_entropy(output, split.y).item(), abs=1e-6)
-    assert measured.accuracy == (output.argmax(1) == split.y).sum().item() / 1324
+    evaluation = evaluate(model, split)
+    assert evaluation.loss == pytest.approx(cross_entropy(output, split.y).item(), abs=1e-6)
+    assert evaluation.accuracy == (output.argmax(1) == split.y).sum().item() / 1324
 
 
 def test_every_submodule_keeps_its_mode_and_no_buffer_changes() -> None:
@@ -49,17 +49,17 @@ def test_every_submodule_keeps_its_mode_and_no_buffer_changes() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_loss_that_is_no_number_is_a_divergence_with_its_place() -> None:
+def test_a_loss_that_is_not_finite_raises_divergence_with_its_place() -> None:
     model = network()
     with torch.no_grad():
         model[0].weight.fill_(float("nan"))
     with pytest.raises(Divergence, match=r"^search epoch 3, validation loss: .* got nan$"):
         evaluate(model, examples(20), place="search epoch 3, validation loss")
     with pytest.raises(Divergence, match="got inf"):
-        finite(float("inf"), "here")
-    assert finite(1.5, "here") == 1.5
+        require_finite(float("inf"), "here")
+    assert require_finite(1.5, "here") == 1.5
 
 
-def test_an_empty_split_cannot_be_evaluated() -> None:
+def test_an_empty_split_is_refused() -> None:
     with pytest.raises(DataError, match="the split is empty"):
         evaluate(network(), examples(0))

@@ -1,4 +1,4 @@
-"""What a process of nasact's own does to itself: threads, and memory that stays with it."""
+"""A process of nasact sets its number of threads and keeps freed memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from nasact.training.process import keep_freed_memory
 
-glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is not glibc's")
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is not glibc's")
 
-FAULTS = """
+COUNT_PAGE_FAULTS = """
 import ctypes, resource, sys, torch
 from nasact.training.process import keep_freed_memory, configure_process
 if "configure_process" in sys.argv:
@@ -24,10 +24,10 @@ malloc.restype = ctypes.c_void_p
 free = ctypes.CDLL(None).free
 free.argtypes = [ctypes.c_void_p]
 def step():
-    kept = [malloc(1 << 20) for _ in range(64)]
-    for block in kept:
+    blocks = [malloc(1 << 20) for _ in range(64)]
+    for block in blocks:
         ctypes.memset(block, 1, 1 << 20)
-    for block in reversed(kept):
+    for block in reversed(blocks):
         free(block)
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -41,25 +41,29 @@ print(faults() - before, keep_freed_memory())
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, bool]:
-    usual = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    """Page faults of five steps, and whether malloc accepted the settings."""
+    default = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS, *arguments], env={**usual, **environment}, capture_output=True, text=True
+        [sys.executable, "-c", COUNT_PAGE_FAULTS, *arguments],
+        env={**default, **environment},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    faults, told = done.stdout.split()
-    return int(faults), told == "True"
+    faults, accepted = done.stdout.split()
+    return int(faults), accepted == "True"
 
 
-@glibc
-def test_memory_that_was_freed_is_not_fetched_from_the_system_again() -> None:
-    settled, told = run("configure_process")
-    assert told
-    usual, _ = run()
-    assert settled < usual / 10, f"{settled} page faults against {usual}"
+@needs_glibc
+def test_freed_memory_is_reused_without_page_faults() -> None:
+    configured, accepted = run("configure_process")
+    assert accepted
+    default, _ = run()
+    assert configured < default / 10, f"{configured} page faults, {default} by default"
 
 
-@glibc
+@needs_glibc
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
-def test_whoever_has_set_malloc_up_is_not_overruled(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malloc_settings_of_the_environment_are_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
     assert keep_freed_memory() is False

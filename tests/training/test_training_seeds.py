@@ -1,4 +1,4 @@
-"""Random numbers are derived by name, and a run's stream stays its own."""
+"""Seeds are derived by name, and the random stream of a run is independent of all other random numbers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from nasact.training.seeds import RandomStream, capture_rng, derive_seed, genera
 
 
 def draw() -> tuple[float, float, float]:
-    # `normal` leaves a second value in the legacy generator's cache, which must be restored as well
+    # `normal` keeps a second value in the cache of the legacy generator, and it must be restored too
     return random.random(), float(np.random.normal()), float(torch.rand(()))  # noqa: NPY002
 
 
-def test_a_derived_seed_is_stable_over_processes() -> None:
+def test_a_derived_seed_is_the_same_in_every_process() -> None:
     assert derive_seed(0, "retrain", 3) == 6981006676391305676
 
 
@@ -41,7 +41,7 @@ def test_seed_everything_fixes_python_numpy_and_torch() -> None:
         restore_rng(outside)
 
 
-def test_a_captured_state_survives_a_file_that_is_loaded_without_pickle() -> None:
+def test_a_captured_state_can_be_saved_and_loaded_without_pickle() -> None:
     draw()
     state = capture_rng()
     expected = [draw(), draw()]
@@ -52,26 +52,26 @@ def test_a_captured_state_survives_a_file_that_is_loaded_without_pickle() -> Non
     assert [draw(), draw()] == expected
 
 
-def test_a_stream_neither_changes_nor_sees_the_numbers_outside() -> None:
-    alone, disturbed = RandomStream(3), RandomStream(3)
-    with alone:
+def test_a_stream_is_independent_of_the_random_numbers_outside() -> None:
+    undisturbed, disturbed = RandomStream(3), RandomStream(3)
+    with undisturbed:
         expected = [draw()]
-    with alone:
+    with undisturbed:
         expected.append(draw())
 
     before = capture_rng()
-    undisturbed = draw()
+    outside = draw()
     restore_rng(before)
     with disturbed:
-        seen = [draw()]
-    assert draw() == undisturbed
+        drawn = [draw()]
+    assert draw() == outside
     seed_everything(99)
     with disturbed:
-        seen.append(draw())
-    assert seen == expected
+        drawn.append(draw())
+    assert drawn == expected
 
 
-def test_a_stream_that_is_left_by_an_error_puts_the_outside_back() -> None:
+def test_an_error_inside_a_stream_restores_the_state_outside() -> None:
     before = capture_rng()
     expected = draw()
     restore_rng(before)

@@ -1,36 +1,39 @@
-"""What every derivation is context and what it returns. Knows searches and training; no study and no test data."""
+"""The protocol of a derivation, its context and result, and the registry. Knows searches and training, but no study."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 from nasact.errors import StudyError
+from nasact.options import RecordRegistry
 from nasact.supernet import Genotype, Supernet
 from nasact.supernet.derivation import TopK
-from nasact.training.batches import Labelled
+from nasact.training.batches import LabelledExamples
 from nasact.training.loop import FitState, SearchRun
 from nasact.training.metrics import Loss
 from nasact.training.optimisers import OptimiserOptions
+from nasact.training.seeds import RandomStream, derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class DerivationContext:
-    """A finished search and all that a derivation may use. Nothing in it is changed by any of them."""
+    """A finished search and what a derivation may use of it. Derivations must not change anything in it."""
 
     run: SearchRun
-    train: Labelled
-    val: Labelled
+    train: LabelledExamples
+    val: LabelledExamples
     begin: Callable[[Genotype, int], FitState]
-    """A network with the functions of a genotype before its first epoch, a function of the genotype and a seed."""
+    """A network with the functions of a genotype before its first epoch: a pure function of the genotype and a seed."""
     optimiser: OptimiserOptions
-    """What trains the supernet's weights where a derivation goes on training them."""
+    """The optimiser of the supernet's weights, for a derivation that continues to train them."""
     loss: Loss
     batch_size: int
-    """Of the supernet."""
+    """The batch size of the supernet."""
     fit_batch_size: int
-    """Of the networks that `begin` makes."""
+    """The batch size of the networks that `begin` builds."""
     seed: int
 
     @property
@@ -40,7 +43,10 @@ class DerivationContext:
 
 @dataclass(frozen=True)
 class Derived:
-    """A genotype, and what it took: among other numbers `networks` begun from scratch, `epochs` over training data."""
+    """A genotype and the metrics of its derivation.
+
+    The metrics include `networks` (networks trained from scratch) and `epochs` (epochs over the training data).
+    """
 
     genotype: Genotype
     metrics: dict[str, float] = field(default_factory=dict)
@@ -48,51 +54,65 @@ class Derived:
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimate:
-    """What a derivation may take, at most: counted before a search, for an estimate."""
+    """The largest cost of a derivation, known before the search."""
 
     supernet_epochs: int = 0
-    """Of training the supernet, over training data."""
+    """Epochs of training the supernet's weights on training data."""
     network_epochs: int = 0
-    """Of training networks of one genotype each, over training data."""
+    """Epochs of training networks of one genotype each on training data."""
     mixture_epochs: int = 0
-    """Of training mixture weights, over validation data."""
+    """Epochs of training mixture weights on validation data."""
     validations: int = 0
-    """Of the supernet."""
+    """Evaluations of the supernet on the validation data."""
 
 
 class Derivation(Protocol):
     """How a supernet becomes a genotype: a frozen record of options.
 
-    One that is asked for nothing by some `top_k` tells it by `refusal(top_k)`: why, or None.
+    Optional attributes:
+
+    - `refusal(top_k)`: why a study cannot use the derivation with this `top_k`, or None. Default: it supports any.
     """
 
     source: ClassVar[str]
     summary: ClassVar[str]
     cost: ClassVar[str]
     levels: ClassVar[tuple[str, ...]]
-    """Those that it can serve; empty: all."""
+    """The levels that the derivation supports; empty: all."""
 
     def estimate_cost(self, sites: Sequence[tuple[int, int]]) -> CostEstimate:
-        """At most, with sites of so many (rows, candidates)."""
+        """The largest cost, given the numbers of (rows, candidates) of each site."""
         ...
 
     def derive(self, context: DerivationContext, top_k: TopK) -> Derived:
-        """A function of its arguments; leaves supernet, optimisers and generators of `context.run` as they were.
+        """The genotype: a pure function of the arguments. Supernet, optimisers and generators of the search stay as
+        they are.
 
-        Raises GenotypeError for a `top_k` that a site does not have, MixtureError where the kept weights cannot be
-        normalised, Divergence where what it trains leaves the finite numbers.
+        Raises GenotypeError if a site has fewer candidates than `top_k`, MixtureError if the kept weights cannot be
+        normalised, Divergence if a loss is not finite.
         """
         ...
 
 
+DERIVATIONS: RecordRegistry[Derivation] = RecordRegistry("derivation", "nasact list derivations")
+
+
+def derive_by(method: Derivation, context: DerivationContext, top_k: TopK = 1) -> Derived:
+    """Run `method.derive` in a separate random stream, and add the elapsed `seconds` to the metrics."""
+    started = time.perf_counter()
+    with RandomStream(derive_seed(context.seed, "derivation")):
+        derived = method.derive(context, top_k)
+    return replace(derived, metrics={**derived.metrics, "seconds": time.perf_counter() - started})
+
+
 def refusal(method: Derivation, top_k: TopK) -> str | None:
-    """Why a study may not ask `method` for that `top_k`; None where it may."""
-    told: str | None = method.refusal(top_k) if hasattr(method, "refusal") else None
-    return told
+    """Why a study cannot use `method` with this `top_k`; None if it can."""
+    reason: Callable[[TopK], str | None] | None = getattr(method, "refusal", None)
+    return None if reason is None else reason(top_k)
 
 
 def require_level(name: str, method: Derivation, supernet: Supernet) -> None:
-    """StudyError where a site's level is not one that the method serves."""
+    """Raise StudyError if a site has a level that the method does not support."""
     for site, mixture in supernet.mixtures().items():
         level = mixture.bank.layout.level
         if method.levels and level not in method.levels:

@@ -1,4 +1,4 @@
-"""`magnitude`: the heaviest functions. Looks at the mixture weights alone."""
+"""`magnitude`: keeps the functions with the largest mixture weights. Needs no data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nasact.derivation.base import CostEstimate, DerivationContext, Derived
+from nasact.derivation.base import DERIVATIONS, CostEstimate, DerivationContext, Derived
 from nasact.supernet import derive
 from nasact.supernet.derivation import TopK
 
@@ -25,3 +25,6 @@ class Magnitude:
 
     def derive(self, context: DerivationContext, top_k: TopK) -> Derived:
         return Derived(derive(context.supernet, top_k), {"networks": 0, "epochs": 0})
+
+
+DERIVATIONS.register("magnitude", Magnitude)

@@ -1,4 +1,4 @@
-"""`refit`: magnitude chooses the functions; the pruned network then learns how much of each. Two rates, two splits."""
+"""`refit`: magnitude chooses the functions, then the pruned supernet trains the scale of each."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nasact.derivation.base import CostEstimate, DerivationContext, Derived
-from nasact.errors import StudyError
-from nasact.options import require_positive
+from nasact.derivation.base import DERIVATIONS, CostEstimate, DerivationContext, Derived
+from nasact.options import require_at_least, require_positive
 from nasact.supernet.derivation import TopK, derived_weights, genotype_of
 from nasact.supernet.probe import Probe
 from nasact.training.batches import batches
 from nasact.training.loop import begin_fit, fit
-from nasact.training.metrics import evaluate, evaluating, finite
+from nasact.training.metrics import eval_mode, evaluate, require_finite
 from nasact.training.seeds import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refit:
-    """Prune the supernet to the `top_k` heaviest functions, then train what is left, in turns.
+    """Prune the supernet to the `top_k` heaviest functions, then train network weights and mixture weights in turn.
 
-    An epoch of network weights and betas on training data (the search's optimiser from a fresh start), then one of
-    the kept mixture weights on validation data (Adam, `lr`, eval mode: no statistic is taken from validation data).
-    The kept weights move freely, so that with k = 1 each is the scale of its function: the genotype says normaliser
-    `free`. The round with the lowest validation loss counts, the pruned network before the first one included.
+    Each round trains network weights and betas for one epoch on training data (a new optimiser of the search's kind),
+    then the kept mixture weights for one epoch on validation data (Adam with `lr`, in eval mode: BatchNorm takes no
+    statistics from validation data). The kept weights are unconstrained, so that with k = 1 each is the scale of its
+    function; the genotype therefore has normaliser `free`. The result is the round with the lowest validation loss, or
+    the pruned network before the first round.
     """
 
     source: ClassVar[str] = "the retraining of arXiv:1806.09055 and paper 001, of mixture weights too"
@@ -39,8 +39,7 @@ class Refit:
     lr: float = 1e-2
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise StudyError(f"epochs must be at least 1, but got {self.epochs}")
+        require_at_least("epochs", self.epochs)
         require_positive("lr", self.lr)
 
     def estimate_cost(self, sites: Sequence[tuple[int, int]]) -> CostEstimate:
@@ -51,13 +50,15 @@ class Refit:
         probe = Probe.of(context.supernet)
         for name, slot in probe.slots.items():
             slot.put(pruned[name])
-        fitting = begin_fit(probe.network, context.optimiser, seed=derive_seed(context.seed, "refit"))
-        scales = torch.optim.Adam([slot.weights for slot in probe.slots.values()], lr=self.lr, weight_decay=0.0)
+        fit_state = begin_fit(probe.network, context.optimiser, seed=derive_seed(context.seed, "refit"))
+        scale_optimiser = torch.optim.Adam(
+            [slot.weights for slot in probe.slots.values()], lr=self.lr, weight_decay=0.0
+        )
         before = best = evaluate(probe.network, context.val, loss=context.loss, place="derive, pruned network")
         genotype = genotype_of(probe.banks(), pruned, normaliser="free", top_k=top_k)
         for epoch in range(self.epochs):
             for _ in fit(
-                fitting,
+                fit_state,
                 context.train,
                 epochs=epoch + 1,
                 batch_size=context.batch_size,
@@ -65,39 +66,43 @@ class Refit:
                 phase="derive, refitting,",
             ):
                 pass
-            self._move_scales(probe, scales, pruned, context, epoch)
-            now = evaluate(probe.network, context.val, loss=context.loss, place=f"derive, refitting, epoch {epoch + 1}")
-            if now.loss < best.loss:
-                best = now
+            self._fit_scales(probe, scale_optimiser, pruned, context, epoch)
+            place = f"derive, refitting, epoch {epoch + 1}"
+            validation = evaluate(probe.network, context.val, loss=context.loss, place=place)
+            if validation.loss < best.loss:
+                best = validation
                 weights = {name: slot.weights.detach().double().cpu().clone() for name, slot in probe.slots.items()}
                 genotype = genotype_of(probe.banks(), weights, normaliser="free", top_k=top_k)
         metrics = {"val_loss_pruned": before.loss, "val_loss_refitted": best.loss}
         return Derived(genotype, {"networks": 0, "epochs": self.epochs, **metrics})
 
-    def _move_scales(
+    def _fit_scales(
         self,
         probe: Probe,
-        scales: torch.optim.Optimizer,
+        optimiser: torch.optim.Optimizer,
         pruned: dict[str, Tensor],
         context: DerivationContext,
         epoch: int,
     ) -> None:
-        """One epoch of the kept weights over the validation data; those that were pruned stay zero."""
+        """Train the kept mixture weights for one epoch over the validation data; pruned weights stay zero."""
         slots = probe.slots
         kept = {name: (pruned[name] != 0).to(slot.weights) for name, slot in slots.items()}
         parameters = [slot.weights.requires_grad_(True) for slot in slots.values()]
         try:
-            with evaluating(probe.network):
+            with eval_mode(probe.network):
                 for batch in batches(
                     context.val, context.batch_size, seed=context.seed, phase="refit.val", epoch=epoch
                 ):
                     loss = context.loss(probe.network(batch.x), batch.y)
-                    finite(loss.item(), f"derive, refitting, epoch {epoch + 1}, validation loss")
-                    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-                    for (name, slot), gradient in zip(slots.items(), found, strict=True):
+                    require_finite(loss.item(), f"derive, refitting, epoch {epoch + 1}, validation loss")
+                    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+                    for (name, slot), gradient in zip(slots.items(), gradients, strict=True):
                         slot.weights.grad = None if gradient is None else gradient * kept[name]
-                    scales.step()
+                    optimiser.step()
         finally:
             for parameter in parameters:
                 parameter.requires_grad_(False)
                 parameter.grad = None
+
+
+DERIVATIONS.register("refit", Refit)

@@ -1,38 +1,36 @@
-"""What a monitor is shown and what it promises. Knows searches and validation data; no study and no test data."""
+"""The protocol of a monitor, its context and its registry. Knows searches and validation data, but no study."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
-from nasact.errors import StudyError
+from nasact.options import RecordRegistry
 from nasact.supernet import Supernet
 from nasact.supernet.derivation import TopK
-from nasact.training.batches import Labelled
-from nasact.training.metrics import Loss
-
-Better = Literal["low", "high"]
+from nasact.training.batches import LabelledExamples
+from nasact.training.metrics import Direction, Loss
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorContext:
-    """A search after an epoch, or before the first one. Nothing in it is changed by a monitor."""
+    """A search after an epoch, or before its first epoch. Monitors must not change anything in it."""
 
     supernet: Supernet
     loss: Loss
-    val: Labelled
+    val: LabelledExamples
     seed: int
-    """Of the search: what a monitor draws is a function of it alone, so that epochs can be compared."""
+    """The seed of the search. What a monitor draws depends only on it, so that epochs can be compared."""
     top_k: TopK = 1
-    """How many functions the study will keep at a site."""
+    """How many functions the study keeps at each site."""
     epoch: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """What the epoch has measured already."""
+    """The metrics of the search in this epoch (`training.loop.SEARCH_METRICS`)."""
 
 
 class EpochMetrics(Protocol):
-    """An epoch of the search and its metrics."""
+    """One epoch of a search and its metrics."""
 
     @property
     def epoch(self) -> int: ...
@@ -61,34 +59,32 @@ class Monitor(Protocol):
     source: ClassVar[str]
     summary: ClassVar[str]
     cost: ClassVar[str]
-    metrics: ClassVar[Mapping[str, Better]]
-    """Its metrics, and where each is better. `entropy.*` stands for one a site: `entropy.` and the site's name."""
+    metrics: ClassVar[Mapping[str, Direction]]
+    """Metric -> whether low or high values are better. `entropy.*` stands for one metric per site: `entropy.SITE`."""
 
     needs_precheck: ClassVar[bool]
-    """Whether there are supernets that it cannot measure, so that `precheck` must try."""
+    """Whether some supernets cannot be measured, so that a study must call `precheck` before its first trial."""
 
     def first_epoch(self) -> int:
-        """The first epoch after which it measures."""
+        """The first epoch after which the monitor measures."""
         ...
 
     def precheck(self, context: MonitorContext) -> None:
-        """StudyError, with the reason, where this supernet cannot be measured. Called before the first step."""
+        """Raise StudyError, with the reason, if this supernet cannot be measured. Called before the first step."""
         ...
 
     def measure(self, context: MonitorContext) -> dict[str, float]:
-        """The metrics of this epoch: a function of `context`, that leaves no trace in it. A number that would not be
-        finite is left out."""
+        """The metrics of this epoch, a pure function of `context`. A value that is not finite is left out."""
         ...
 
     def detect_collapse(self, history: Sequence[EpochMetrics]) -> Collapse | None:
-        """Whether the last of these epochs shows a collapse. `history` begins after the warm-up; a pure function."""
+        """The collapse that the last epoch of `history` shows, or None. A pure function; epochs of the warm-up are not
+        in `history`."""
         ...
 
     def earliest_collapse(self, warmup: int) -> int | None:
-        """The first epoch at which it could tell a collapse; None: with these options it never does."""
+        """The first epoch at which a collapse can be detected; None: never with these options."""
         ...
 
 
-def require_whole(option: str, value: int, least: int = 1) -> None:
-    if value < least:
-        raise StudyError(f"{option} must be at least {least}, but got {value}")
+MONITORS: RecordRegistry[Monitor] = RecordRegistry("monitor", "nasact list monitors")

@@ -1,4 +1,4 @@
-"""`discretisation`: what pruning would cost now, before any retraining. Judges on validation data."""
+"""`discretisation`: the validation accuracy that pruning would cost now, without retraining."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nasact.errors import Divergence, GenotypeError, MixtureError
-from nasact.monitors.base import Better, Collapse, EpochMetrics, MonitorContext, require_whole
+from nasact.monitors.base import MONITORS, Collapse, EpochMetrics, MonitorContext
+from nasact.options import require_at_least
 from nasact.supernet.derivation import derived_weights
 from nasact.supernet.probe import Probe
-from nasact.training.metrics import evaluate
+from nasact.training.metrics import Direction, evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Discretisation:
     """The mixture's validation accuracy minus that of the same supernet pruned to the study's `top_k`.
 
-    Pruned by magnitude with the kept weights renormalised, as `derive` does; network weights and betas stay, nothing
-    is retrained: what retraining can mend is not known to it. Fractions; below 0 where pruning helps.
-    An epoch whose weights cannot be pruned so (weights of both signs that cancel, fewer candidates left than `top_k`),
-    or whose pruned network has no finite loss, has no such metric.
+    The supernet is pruned by magnitude and the kept weights are renormalised, as in `derive`. Network weights and betas
+    stay as they are: the monitor does not show what retraining would recover. Accuracies are fractions; the gap is
+    negative where pruning helps. An epoch has no gap if its weights cannot be pruned (weights of both signs that
+    cancel, fewer remaining candidates than `top_k`) or if the pruned network has no finite loss.
     """
 
     name: ClassVar[str] = "discretisation"
     source: ClassVar[str] = "the discretisation gap of arXiv:1909.09656, section 4.2, and paper 001"
     summary: ClassVar[str] = "validation accuracy of the mixture minus that of the pruned supernet"
     cost: ClassVar[str] = "one validation every `every` epochs"
-    metrics: ClassVar[Mapping[str, Better]] = {"discretisation_gap": "low", "pruned_val_accuracy": "high"}
+    metrics: ClassVar[Mapping[str, Direction]] = {"discretisation_gap": "low", "pruned_val_accuracy": "high"}
     needs_precheck: ClassVar[bool] = False
 
     every: int = 1
 
     def __post_init__(self) -> None:
-        require_whole("every", self.every)
+        require_at_least("every", self.every)
 
     def first_epoch(self) -> int:
         return self.every
@@ -60,3 +61,6 @@ class Discretisation:
 
     def earliest_collapse(self, warmup: int) -> int | None:
         return None
+
+
+MONITORS.register("discretisation", Discretisation)

@@ -1,6 +1,6 @@
-"""All monitors of one search: they measure each epoch, detect a collapse and keep the mixtures to roll back to.
+"""All monitors of one search: measures each epoch, detects a collapse and keeps the mixtures to roll back to.
 
-The whole state is the list `best_epochs` of plain values, so that a killed search continues bit-identically.
+The only state is the list `best_epochs` of plain values and tensors: a killed search continues bit-identically.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from nasact.monitors.base import Collapse, EpochMetrics, Monitor, MonitorContext
 from nasact.supernet import Supernet
 from nasact.supernet.derivation import TopK
-from nasact.training.batches import Labelled
+from nasact.training.batches import LabelledExamples
 from nasact.training.loop import Epoch, SearchRun
 from nasact.training.metrics import Loss
 from nasact.training.seeds import RandomStream, derive_seed
@@ -36,20 +36,20 @@ class MonitorSuite:
     warmup: int = 0
     top_k: TopK = 1
     best_epochs: list[dict[str, Any]] = field(default_factory=list)
-    """By rising validation accuracy: `epoch`, `val_accuracy` and `mixtures`, the state of each site's mixture."""
+    """Sorted by rising validation accuracy: `epoch`, `val_accuracy` and `mixtures` (site -> state of its mixture)."""
 
-    def precheck(self, supernet: Supernet, loss: Loss, val: Labelled, seed: int) -> None:
-        """Raise StudyError, with the reason, if a monitor cannot measure this supernet. Takes no step."""
+    def precheck(self, supernet: Supernet, loss: Loss, val: LabelledExamples, seed: int) -> None:
+        """Raise StudyError, with the reason, if a monitor cannot measure this supernet. Trains nothing."""
         context = MonitorContext(supernet=supernet, loss=loss, val=val, seed=seed, top_k=self.top_k)
         with RandomStream(derive_seed(seed, "monitors")):
             for monitor in self.monitors:
                 monitor.precheck(context)
 
-    def measure(self, run: SearchRun, val: Labelled, epoch: Epoch) -> Epoch:
+    def measure(self, run: SearchRun, val: LabelledExamples, epoch: Epoch) -> Epoch:
         """`epoch` with the metrics of all monitors added; its `seconds` include the time of the monitors."""
         started = time.perf_counter()
         metrics = dict(epoch.metrics)
-        # in a random stream of its own: a model that draws in evaluation must not shift the search's
+        # a separate random stream: a model that draws in evaluation must not shift the random numbers of the search
         with RandomStream(derive_seed(run.seed, "monitors", epoch.epoch)):
             for monitor in self.monitors:
                 metrics |= monitor.measure(
@@ -80,26 +80,25 @@ class MonitorSuite:
 
     def first_collapse(self, history: Iterable[EpochMetrics]) -> Collapse | None:
         """The first collapse in these epochs of the search: a pure function of their metrics."""
-        after = [epoch for epoch in history if epoch.epoch > self.warmup]
-        for end in range(1, len(after) + 1):
-            found = self._detect_collapse(after[:end])
-            if found is not None:
-                return found
+        after_warmup = [epoch for epoch in history if epoch.epoch > self.warmup]
+        for end in range(1, len(after_warmup) + 1):
+            collapse = self._detect_collapse(after_warmup[:end])
+            if collapse is not None:
+                return collapse
         return None
 
     def _detect_collapse(self, history: Sequence[EpochMetrics]) -> Collapse | None:
-        return next(
-            (found for monitor in self.monitors if (found := monitor.detect_collapse(history)) is not None), None
-        )
+        collapses = (monitor.detect_collapse(history) for monitor in self.monitors)
+        return next((collapse for collapse in collapses if collapse is not None), None)
 
     def ends_search(self, collapse: Collapse | None) -> bool:
         """Whether `collapse` ends the search (`on_collapse` is stop or roll_back)."""
         return collapse is not None and self.on_collapse != "report"
 
     def collapse_record(self, collapse: Collapse | None, *, derived: bool = True) -> dict[str, Any] | None:
-        """The collapse and what followed from it, in plain types; None without a collapse.
+        """The collapse and the action that was taken, in plain types; None without a collapse.
 
-        Before a genotype is `derived`, as in a trial that a pruner ends, nothing has followed yet.
+        `derived`: whether a genotype has been derived. Before that (a pruned trial) the only action is the report.
         """
         if collapse is None:
             return None
@@ -126,4 +125,5 @@ class MonitorSuite:
     def _roll_back_target(self, collapse: Collapse | None) -> dict[str, Any] | None:
         if collapse is None or self.on_collapse != "roll_back":
             return None
-        return next((kept for kept in reversed(self.best_epochs) if kept["epoch"] <= collapse.last_healthy_epoch), None)
+        healthy = (best for best in reversed(self.best_epochs) if best["epoch"] <= collapse.last_healthy_epoch)
+        return next(healthy, None)

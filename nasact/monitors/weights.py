@@ -1,4 +1,4 @@
-"""`weights`: how decided the mixtures are, and how much of them is identity. Looks at mixture weights alone."""
+"""`weights`: how concentrated the mixture weights are, and the share of identity in them. Needs no data."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from nasact import activations
 from nasact.errors import StudyError
-from nasact.monitors.base import Better, Collapse, EpochMetrics, MonitorContext
-
-IDENTITY = ("identity",)
-"""The functions that pass their input on: what skip connections are to a search over operations."""
+from nasact.monitors.base import MONITORS, Collapse, EpochMetrics, MonitorContext
+from nasact.reserved_names import ORIGINAL
+from nasact.training.metrics import Direction
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Per site the entropy (nats) and the largest of |p| / sum |p|, each a mean over rows; and the identity's share.
+    """Entropy (nats), largest weight and share of identity of the normalised weights |p| / sum |p|.
 
-    `max_weight` is the mean over sites, `identity_mass` the share of identity, mean over rows and then over sites, in
-    [0, 1]. A search whose mixtures become identity has collapsed as DARTS does on skip connections; `most_identity` is
-    the share above which this is told (1, the default: never).
+    `entropy.SITE` and `max_weight.SITE` are means over the rows of a site, `max_weight` is the mean over sites.
+    `identity_mass`, in [0, 1], is the share of identity: the mean over rows, then over sites. A search whose mixtures
+    become identity has collapsed, as DARTS collapses on skip connections. `most_identity`: the share above which a
+    collapse is detected; 1, the default: never.
     """
 
     name: ClassVar[str] = "weights"
     source: ClassVar[str] = "the collapse on skip connections of arXiv:1909.09656 and arXiv:1909.06035"
     summary: ClassVar[str] = "entropy and largest weight of each site, and the share of identity"
     cost: ClassVar[str] = "none"
-    metrics: ClassVar[Mapping[str, Better]] = {
+    metrics: ClassVar[Mapping[str, Direction]] = {
         "entropy.*": "low",
         "max_weight.*": "high",
         "max_weight": "high",
@@ -54,14 +55,14 @@ class Weights:
         shares = {site: _shares(mixture.weights()) for site, mixture in mixtures.items()}
         largest = {site: float(share.amax(-1).mean()) for site, share in shares.items()}
         identity = [
-            sum(float(shares[site][..., k].mean()) for k, name in enumerate(mixture.names) if name in IDENTITY)
+            sum(float(shares[site][..., k].mean()) for k, name in enumerate(mixture.names) if is_identity(name))
             for site, mixture in mixtures.items()
         ]
-        found = {f"entropy.{site}": entropy for site, entropy in context.supernet.entropy().items()}
-        found |= {f"max_weight.{site}": weight for site, weight in largest.items()}
-        found["max_weight"] = sum(largest.values()) / len(largest)
-        found["identity_mass"] = sum(identity) / len(identity)
-        return {name: value for name, value in found.items() if math.isfinite(value)}
+        metrics = {f"entropy.{site}": entropy for site, entropy in context.supernet.entropy().items()}
+        metrics |= {f"max_weight.{site}": weight for site, weight in largest.items()}
+        metrics["max_weight"] = sum(largest.values()) / len(largest)
+        metrics["identity_mass"] = sum(identity) / len(identity)
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
     def detect_collapse(self, history: Sequence[EpochMetrics]) -> Collapse | None:
         mass = history[-1].metrics.get("identity_mass") if history else None
@@ -75,7 +76,15 @@ class Weights:
         return None if self.most_identity == 1 else warmup + 1
 
 
+def is_identity(function: str) -> bool:
+    """Whether this candidate function returns its input, as a skip connection does."""
+    return function != ORIGINAL and activations.get(function).formula == "x"
+
+
 def _shares(p: Tensor) -> Tensor:
     """|p| / sum |p| of each row, in float64."""
     magnitude = p.abs().double()
     return magnitude / magnitude.sum(-1, keepdim=True).clamp_min(1e-30)
+
+
+MONITORS.register("weights", Weights)

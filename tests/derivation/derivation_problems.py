@@ -1,4 +1,4 @@
-"""Small searches that are over, as derivations are given them."""
+"""Contexts of small finished searches, for the tests of derivations."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ def examples(count: int, seed: int) -> Examples:
     return Examples(x, (x[:, 0] + x[:, 1] > 0).long())
 
 
-def fresh(seed: int) -> nn.Module:
+def initial_net(seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Net()
 
 
 def begin_net(genotype: Genotype, seed: int) -> FitState:
-    return begin_fit(genotype.apply(fresh(seed)), Adam(), seed=seed)
+    return begin_fit(genotype.apply(initial_net(seed)), Adam(), seed=seed)
 
 
-def given_of(supernet: Supernet, train: Examples, val: Examples, **changes: Any) -> DerivationContext:
-    """A search of no epochs over `supernet`, whose weights are as the test has put them."""
+def context_of(supernet: Supernet, train: Examples, val: Examples, **changes: Any) -> DerivationContext:
+    """The context of a search of zero epochs over `supernet`, which keeps the weights that a test has set."""
     loss: Loss = changes.pop("loss", cross_entropy)
     run = begin_search(supernet, build("darts", {"order": 1}), Adam(), seed=5, loss=loss)
-    told: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "begin": begin_net,
         "optimiser": Adam(),
         "batch_size": 16,
@@ -72,16 +72,16 @@ def given_of(supernet: Supernet, train: Examples, val: Examples, **changes: Any)
         "seed": 7,
         **changes,
     }
-    return DerivationContext(run=run, train=train, val=val, loss=loss, **told)
+    return DerivationContext(run=run, train=train, val=val, loss=loss, **arguments)
 
 
-def searched(
+def search_context(
     level: str = "layer", normaliser: str = "softmax", bank: Sequence[str] = ("relu", "snake", "tanh")
 ) -> DerivationContext:
-    """A real search of one epoch over `Net`."""
+    """The context of a real search of one epoch over `Net`."""
     train, val = examples(48, 1), examples(40, 2)
     supernet = relax(
-        fresh(0), list(bank), level=level, normaliser=normaliser, init="uniform", example_input=train.x[:2]
+        initial_net(0), list(bank), level=level, normaliser=normaliser, init="uniform", example_input=train.x[:2]
     )
     run = begin_search(supernet, build("darts", {"order": 1, "lr": 0.05}), Adam(), seed=5)
     for _ in search(run, train, val, epochs=1, batch_size=16):
@@ -100,7 +100,7 @@ def searched(
 
 
 def put_weights(supernet: Supernet, weights: dict[str, list[float]]) -> None:
-    """Set the alphas of `free` mixtures, whose weights they are."""
+    """Set the weights of mixtures with normaliser `free`, where the alphas are the weights."""
     with torch.no_grad():
         for site, row in weights.items():
             supernet.mixtures()[site].alpha.copy_(torch.tensor(row))

@@ -1,4 +1,4 @@
-"""Small supernets as monitors are shown them, and histories of one metric."""
+"""Small supernets, monitor contexts and histories of one metric, for the tests of monitors."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ class Net(nn.Module):
         self.last = nn.Linear(5, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.last(torch.sigmoid(self.body(x)))
-        return made
+        output: Tensor = self.last(torch.sigmoid(self.body(x)))
+        return output
 
 
 def supernet(normaliser: str = "softmax", level: str = "layer", bank: Sequence[str] = BANK, **options: Any) -> Supernet:
-    """In float64, in train mode, with mixture weights and statistics that are not the first ones."""
+    """A supernet of `Net` in float64 and train mode; alphas and BatchNorm statistics are not the initial ones."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        made = relax(Net().double(), bank, level=level, normaliser=normaliser, kernel="reference", **options)
+        net = relax(Net().double(), bank, level=level, normaliser=normaliser, kernel="reference", **options)
         with torch.no_grad():
-            made(torch.randn(32, 4, dtype=torch.float64))
-            for alpha in made.arch_parameters():
+            net(torch.randn(32, 4, dtype=torch.float64))
+            for alpha in net.arch_parameters():
                 alpha.add_(0.3 * torch.randn_like(alpha))
-        made.project_()
-    return made.train()
+        net.project_()
+    return net.train()
 
 
 def examples(count: int = 24) -> Examples:
@@ -61,14 +61,14 @@ def examples(count: int = 24) -> Examples:
 
 
 def context(net: Supernet, **changes: Any) -> MonitorContext:
-    given: dict[str, Any] = {"supernet": net, "loss": cross_entropy, "val": examples(), "seed": 11, "epoch": 2}
-    return MonitorContext(**{**given, "metrics": {"val_accuracy": 0.5}, **changes})
+    arguments: dict[str, Any] = {"supernet": net, "loss": cross_entropy, "val": examples(), "seed": 11, "epoch": 2}
+    return MonitorContext(**{**arguments, "metrics": {"val_accuracy": 0.5}, **changes})
 
 
 def history(name: str, values: Sequence[float], every: int = 1) -> list[Epoch]:
-    """Epochs from 1 on, with a value after every `every`-th."""
-    found = []
+    """Epochs from 1 on; every `every`-th epoch has the next of `values`."""
+    epochs = []
     for index, value in enumerate(values):
-        found += [Epoch(index * every + rest) for rest in range(1, every)]
-        found.append(Epoch((index + 1) * every, {name: value}))
-    return found
+        epochs += [Epoch(index * every + rest) for rest in range(1, every)]
+        epochs.append(Epoch((index + 1) * every, {name: value}))
+    return epochs

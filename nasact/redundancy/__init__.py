@@ -1,47 +1,51 @@
-"""Bank redundancy before a search: what sites see, how well conditioned their banks are, who is there twice.
+"""Redundant candidates before a search: the inputs of each site, the conditioning of its bank, linear dependence.
 
-Knows supernets and the catalogue's records; nothing of studies, tasks or how a search is run.
+Knows supernets and the catalogue's records; must not know studies, tasks or how a search is run.
 """
 
-from nasact.redundancy.inputs import SiteInputs, outputs, site_inputs
-from nasact.redundancy.inspection import (
-    INPUT_SCALE,
-    TOLERANCE,
-    SiteBank,
-    inspect_banks,
-    inspect_site,
-    retention_order,
-    spread_examples,
+from nasact.redundancy.inputs import SiteInputs, candidate_outputs, record_site_inputs
+from nasact.redundancy.inspection import SiteBank, evenly_spaced_examples, inspect_banks, inspect_site, retention_order
+from nasact.redundancy.linear_dependence import (
+    EXACT_TOLERANCE,
+    Columns,
+    Dependence,
+    centred_condition_number,
+    condition_number,
+    numerical_rank,
 )
-from nasact.redundancy.linear_dependence import EXACT, Columns, Redundant, condition, condition_centred, rank
-from nasact.redundancy.principles import Principle, principles
-from nasact.redundancy.reduction import DROPS, EXAMPLES, LEAST, Reduction, prune_redundant, reduced
+from nasact.redundancy.principles import Principle, check_principles
+from nasact.redundancy.reduction import (
+    DROPS,
+    INSPECTED_EXAMPLES,
+    MIN_CANDIDATES,
+    Reduction,
+    prune_redundant,
+    reduce_candidates,
+)
 from nasact.redundancy.report import redundancy_report
 
 __all__ = [
     "DROPS",
-    "EXACT",
-    "EXAMPLES",
-    "INPUT_SCALE",
-    "LEAST",
-    "TOLERANCE",
+    "EXACT_TOLERANCE",
+    "INSPECTED_EXAMPLES",
+    "MIN_CANDIDATES",
     "Columns",
+    "Dependence",
     "Principle",
     "Reduction",
-    "Redundant",
     "SiteBank",
     "SiteInputs",
-    "condition",
-    "condition_centred",
+    "candidate_outputs",
+    "centred_condition_number",
+    "check_principles",
+    "condition_number",
+    "evenly_spaced_examples",
     "inspect_banks",
     "inspect_site",
-    "outputs",
-    "principles",
+    "numerical_rank",
     "prune_redundant",
-    "rank",
-    "reduced",
+    "record_site_inputs",
+    "reduce_candidates",
     "redundancy_report",
     "retention_order",
-    "site_inputs",
-    "spread_examples",
 ]

@@ -1,4 +1,7 @@
-"""What each site of a supernet really sees on one batch, sampled. Looks only: the supernet and all generators stay."""
+"""The inputs of each site of a supernet on one batch, and the candidates' outputs on a sample of them.
+
+Changes nothing: neither the supernet nor the random generators.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,19 @@ from nasact.mixture import Bank
 from nasact.supernet import Supernet
 from nasact.training.seeds import RandomStream
 
-LIMIT = 2**14
-"""Values a site that are kept at most, beyond one whole example; candidates are evaluated on these."""
-SAMPLES = 4096
-"""Values a site, of those that are kept, that least squares see at most."""
+MAX_KEPT_VALUES = 2**14
+"""The largest number of input values that are kept per site, if more than one example is kept."""
+MAX_SAMPLED_VALUES = 4096
+"""The largest number of kept values per site that enter the least squares."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SiteInputs:
-    """The inputs of one site: of all `calls` together `seen` values between `low` and `high`.
+    """The inputs of one site: `seen` values in `calls` calls, all between `low` and `high`.
 
-    `kept`: whole examples of some or all calls, so that functions which couple features can be evaluated too; those
-    with the smallest and the largest value of their call are among them. NaN ends where nothing finite was seen.
+    `kept`: whole examples of some or all calls, so that functions that couple features can be evaluated too. The
+    examples with the smallest and the largest value of a kept call are included. `low` and `high` are NaN if no finite
+    value was seen.
     """
 
     calls: int
@@ -36,16 +40,17 @@ class SiteInputs:
 
     @property
     def reached(self) -> bool:
+        """Whether the data reaches the site."""
         return self.seen > 0
 
     def scaled(self, factor: float) -> SiteInputs:
-        """The same inputs, `factor` times as large."""
+        """The same inputs multiplied by `factor`."""
         kept = tuple(factor * x for x in self.kept)
         return replace(self, low=factor * self.low, high=factor * self.high, kept=kept)
 
 
 class _Recorder:
-    """A hook before a mixture: counts all that passes, and keeps copies of a bounded part."""
+    """A forward pre-hook of a mixture: counts all input values, and keeps copies of a bounded part of them."""
 
     def __init__(self) -> None:
         self.calls = self.seen = 0
@@ -62,45 +67,46 @@ class _Recorder:
             self.low = min(self.low, float(finite.min()))
             self.high = max(self.high, float(finite.max()))
         if x.numel():
-            self.kept.append(_thinned(x, LIMIT))
+            self.kept.append(_sample_examples(x, MAX_KEPT_VALUES))
 
     def inputs(self) -> SiteInputs:
         ends = (self.low, self.high) if self.low <= self.high else (math.nan, math.nan)
-        kept = tuple(x.cpu() for x in _bounded(self.kept))
+        kept = tuple(x.cpu() for x in _bound_size(self.kept))
         return SiteInputs(calls=self.calls, seen=self.seen, low=ends[0], high=ends[1], kept=kept)
 
 
-def _evenly(count: int, among: int) -> list[int]:
-    """`count` of the indices below `among`, evenly spread, the first always."""
-    return sorted({index * among // count for index in range(min(count, among))})
+def _evenly_spaced(count: int, total: int) -> list[int]:
+    """`count` evenly spaced indices below `total`, including 0."""
+    return sorted({index * total // count for index in range(min(count, total))})
 
 
-def _thinned(x: Tensor, limit: int) -> Tensor:
-    """A copy of some examples of x (N, ...), with about `limit` values, the smallest and the largest among them."""
-    each = x[0].numel()
-    count = max(1, limit // each)
+def _sample_examples(x: Tensor, limit: int) -> Tensor:
+    """A copy of some examples of x (N, ...), about `limit` values, including the smallest and the largest value."""
+    example_size = x[0].numel()
+    count = max(1, limit // example_size)
     if count >= len(x):
         return x.clone()
     flat = x.nan_to_num(0.0, 0.0, 0.0)
-    extremes = {int(flat.argmin()) // each, int(flat.argmax()) // each}
-    return x[torch.tensor(sorted({*_evenly(count, len(x)), *extremes}), device=x.device)]
+    extremes = {int(flat.argmin()) // example_size, int(flat.argmax()) // example_size}
+    return x[torch.tensor(sorted({*_evenly_spaced(count, len(x)), *extremes}), device=x.device)]
 
 
-def _bounded(kept: list[Tensor]) -> list[Tensor]:
-    """Fewer examples of every call, or fewer calls, where many calls make too much of it."""
+def _bound_size(kept: list[Tensor]) -> list[Tensor]:
+    """Fewer examples of each call, or fewer calls, if all calls together have too many values."""
     total = sum(x.numel() for x in kept)
-    if total <= 2 * LIMIT or len(kept) < 2:
+    if total <= 2 * MAX_KEPT_VALUES or len(kept) < 2:
         return kept
-    calls = _evenly(max(1, min(len(kept), LIMIT // max(x[0].numel() for x in kept))), len(kept))
-    return [_thinned(kept[call], LIMIT // len(calls)) for call in calls]
+    largest_example = max(x[0].numel() for x in kept)
+    calls = _evenly_spaced(max(1, min(len(kept), MAX_KEPT_VALUES // largest_example)), len(kept))
+    return [_sample_examples(kept[call], MAX_KEPT_VALUES // len(calls)) for call in calls]
 
 
-def site_inputs(supernet: Supernet, x: Tensor | tuple[Any, ...]) -> dict[str, SiteInputs]:
-    """What each site sees when `supernet` runs once on `x`, by site, in the order of `supernet.mixtures()`.
+def record_site_inputs(supernet: Supernet, x: Tensor | tuple[Any, ...]) -> dict[str, SiteInputs]:
+    """The inputs of each site when `supernet` runs once on `x`; by site, in the order of `supernet.mixtures()`.
 
-    It runs in train mode, as the search does (BatchNorm by the batch, dropout on), from a fixed seed, without gradients
-    and on a copy: parameters, buffers, modes, gradients and the generators of torch, numpy and Python are left as they
-    are. All calls of a site count; a site that is never called has `reached` False.
+    Runs a copy in train mode, as the search does (BatchNorm with batch statistics, with dropout), from a fixed seed and
+    without gradients. Parameters, buffers, modes, gradients and the generators of torch, numpy and python stay as they
+    are. All calls of a site are recorded; a site that is never called has `reached` False.
     """
     copy = deepcopy(supernet).train()
     recorders = {name: _Recorder() for name in copy.mixtures()}
@@ -112,11 +118,11 @@ def site_inputs(supernet: Supernet, x: Tensor | tuple[Any, ...]) -> dict[str, Si
 
 
 @torch.no_grad()
-def outputs(bank: Bank, inputs: SiteInputs) -> tuple[Tensor, Tensor]:
-    """The candidates of `bank` on the kept inputs: values x (n,) and F (n, K), float64 on the CPU, n <= SAMPLES + 2.
+def candidate_outputs(bank: Bank, inputs: SiteInputs) -> tuple[Tensor, Tensor]:
+    """Inputs x (n,) and the candidates of `bank` on them, F (n, K); float64 on the CPU, n <= MAX_SAMPLED_VALUES + 2.
 
-    Betas are as they are: before a search, at their initial values. A drawn sample (always the same), with the smallest
-    and the largest input; not yet without what is not finite.
+    Betas have their current values: before a search, the initial ones. The sample is random with a fixed seed, and
+    includes the smallest and the largest input. Values that are not finite are included.
     """
     bank = deepcopy(bank).to(device="cpu", dtype=torch.float64)
     values, rows = [], []
@@ -127,8 +133,8 @@ def outputs(bank: Bank, inputs: SiteInputs) -> tuple[Tensor, Tensor]:
     if not values:
         return torch.empty(0, dtype=torch.float64), torch.empty(0, len(bank.names), dtype=torch.float64)
     x, F = torch.cat(values), torch.cat(rows)
-    if len(x) > SAMPLES:
-        drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:SAMPLES]
+    if len(x) > MAX_SAMPLED_VALUES:
+        drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:MAX_SAMPLED_VALUES]
         finite = x.nan_to_num(0.0, 0.0, 0.0)
         chosen = torch.unique(torch.cat([drawn, finite.argmin()[None], finite.argmax()[None]]))
         x, F = x[chosen], F[chosen]

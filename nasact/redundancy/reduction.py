@@ -1,4 +1,4 @@
-"""Leaving out what every site has twice: the one bank of a study, reduced before its search. Opt-in, and told."""
+"""Dropping redundant candidates: the search space of a study is reduced before its search, if the study asks for it."""
 
 from __future__ import annotations
 
@@ -10,114 +10,128 @@ from torch import Tensor
 
 from nasact.errors import MixtureError, did_you_mean
 from nasact.redundancy.inspection import (
-    INPUT_SCALE,
-    TOLERANCE,
+    DEFAULT_INPUT_SCALE,
+    DEFAULT_TOLERANCE,
     SiteBank,
+    evenly_spaced_examples,
     inspect_banks,
-    passes,
     retention_order,
-    spread_examples,
+    tolerance_passes,
 )
-from nasact.redundancy.linear_dependence import Redundant
+from nasact.redundancy.linear_dependence import Dependence
 from nasact.supernet import Supernet
 
 DROPS = ("none", "aliases", "dependent")
-"""What may be left out: nothing; what one other function replaces everywhere; what others together replace too."""
-EXAMPLES = 128
-"""Training examples of the one batch that banks are judged by."""
-LEAST = 2
-"""A mixture of one function has nothing to search."""
+"""Which candidates are dropped: none; those that one other replaces at every site; also those that several replace."""
+INSPECTED_EXAMPLES = 128
+"""The number of training examples that banks are inspected on."""
+MIN_CANDIDATES = 2
+"""A mixture of one function leaves nothing to search."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reduction:
-    """`kept`, in the bank's order; `dropped`: by candidate, how each site has it without it; `refused`: what could go
-    but stays, with the reason."""
+    """The result of `reduce_candidates`.
+
+    `kept`: the remaining candidates, in the order of the bank. `dropped`: for each dropped candidate, its dependence on
+    the remaining ones at each site. `refused`: redundant candidates that are kept, with the reason.
+    """
 
     kept: tuple[str, ...]
-    dropped: Mapping[str, Mapping[str, Redundant]] = field(default_factory=dict)
+    dropped: Mapping[str, Mapping[str, Dependence]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """One line; empty where nothing goes and nothing could."""
+        """One line; empty if no candidate is dropped or refused."""
         parts = [f"{len(self.kept)} of {len(self.kept) + len(self.dropped)} candidates are searched"]
         for name, sites in self.dropped.items():
-            first, text = next((site, str(redundant)) for site, redundant in sites.items())
-            where = "" if len({str(redundant) for redundant in sites.values()}) == 1 else f" at {first}"
+            first, text = next((site, str(dependence)) for site, dependence in sites.items())
+            where = "" if len({str(dependence) for dependence in sites.values()}) == 1 else f" at {first}"
             parts.append(f"without {name}: {text}{where}")
-        parts += [f"{name} stays: {reason}" for name, reason in self.refused.items()]
+        parts += [f"{name} is kept: {reason}" for name, reason in self.refused.items()]
         return "; ".join(parts) if self.dropped or self.refused else ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "kept": list(self.kept),
             "dropped": {
-                name: {site: redundant.to_dict() for site, redundant in sites.items()}
+                name: {site: dependence.to_dict() for site, dependence in sites.items()}
                 for name, sites in self.dropped.items()
             },
             "refused": dict(self.refused),
         }
 
 
-def reduced(
+def reduce_candidates(
     space: Sequence[str],
     banks: Mapping[str, SiteBank],
     *,
     drop: str,
-    tolerance: float = TOLERANCE,
-    least: int = LEAST,
+    tolerance: float = DEFAULT_TOLERANCE,
+    min_candidates: int = MIN_CANDIDATES,
     protected: Iterable[str] = (),
 ) -> Reduction:
-    """`space` without what the rest of it makes up within `tolerance` at EVERY site that tells something, there under
-    the inputs that it sees and, where the banks have them, under wider ones.
+    """`space` without the candidates that depend on the others within `tolerance` at EVERY inspected site.
 
-    By "aliases" a candidate goes where it is constant or one other scaled and shifted, which need not be the same other
-    at each site; by "dependent" also where it is a combination of several. Candidates are gone through in
-    `retention_order`, each against those before it that are left; first for what is exact, then for what is near
-    (`passes`). The functions that the model itself has, and `protected`, stay. No fewer than max(`least`, 2) stay:
-    those that are first in order are then put back, and `refused` says so.
+    At each site the dependence must hold on its inputs and, if the bank has `scaled_columns`, on the enlarged inputs.
+
+    drop="aliases": a candidate is dropped if at each site it is constant or another one scaled and shifted, not
+    necessarily the same one at each site. drop="dependent": also if it is a combination of several others. Candidates
+    are compared with the remaining ones before them in `retention_order`, in the passes of `tolerance_passes`.
+
+    The model's own functions and those in `protected` are never dropped. At least max(`min_candidates`, 2) candidates
+    remain: the first dropped ones in `retention_order` are kept again, and are in `refused`.
     """
     if drop not in DROPS:
         raise MixtureError(f"unknown drop {drop!r}: expected one of {', '.join(DROPS)}.{did_you_mean(drop, DROPS)}")
-    telling = {site: bank for site, bank in banks.items() if bank.columns is not None}
-    stay = {*protected, *(bank.original_function for bank in banks.values())}
-    if drop == "none" or not telling:
+    inspected = {site: bank for site, bank in banks.items() if bank.columns is not None}
+    protected = {*protected, *(bank.original_function for bank in banks.values())}
+    if drop == "none" or not inspected:
         return Reduction(kept=tuple(space))
-    order = retention_order(space, stay)
-    dropped: dict[str, dict[str, Redundant]] = {}
-    for limit, combine in passes(tolerance, combine=drop == "dependent"):
-        kept: list[str] = []
+    order = retention_order(space, protected)
+    dropped: dict[str, dict[str, Dependence]] = {}
+    for limit, combine in tolerance_passes(tolerance, combine=drop == "dependent"):
+        remaining: list[str] = []
         for name in order:
             if name in dropped:
                 continue
-            found = None if name in stay else _everywhere(name, kept, space, telling, limit, combine)
-            if found is None:
-                kept.append(name)
+            dependences = (
+                None if name in protected else _dependence_by_site(name, remaining, space, inspected, limit, combine)
+            )
+            if dependences is None:
+                remaining.append(name)
             else:
-                dropped[name] = found
+                dropped[name] = dependences
     refused = {}
-    least = min(max(LEAST, least), len(space))
-    for name in [name for name in order if name in dropped][: max(0, least - len(kept))]:
-        refused[name] = f"no fewer than {least} candidates may be left"
+    least = min(max(MIN_CANDIDATES, min_candidates), len(space))
+    for name in [name for name in order if name in dropped][: max(0, least - len(remaining))]:
+        refused[name] = f"at least {least} candidates must remain"
         del dropped[name]
     return Reduction(kept=tuple(name for name in space if name not in dropped), dropped=dropped, refused=refused)
 
 
-def _everywhere(
-    name: str, kept: Sequence[str], space: Sequence[str], banks: Mapping[str, SiteBank], tolerance: float, combine: bool
-) -> dict[str, Redundant] | None:
-    found = {}
+def _dependence_by_site(
+    name: str,
+    remaining: Sequence[str],
+    space: Sequence[str],
+    banks: Mapping[str, SiteBank],
+    tolerance: float,
+    combine: bool,
+) -> dict[str, Dependence] | None:
+    """The dependence of `name` on the remaining candidates at each site; None if there is a site without one."""
+    dependences = {}
     for site, bank in banks.items():
         assert bank.columns is not None
-        # with init: original the model's own function joins the site's bank, and is kept there
-        others = [*kept, *(joined for joined in bank.names if joined not in space)]
-        redundant = bank.columns.redundant(name, others, tolerance, combine=combine)
-        if redundant is None:
+        # with init: original the bank of a site also has the model's own function, which is not in the search space
+        others = [*remaining, *(added for added in bank.names if added not in space)]
+        dependence = bank.columns.find_dependence(name, others, tolerance, combine=combine)
+        if dependence is None:
             return None
-        if bank.wider is not None and bank.wider.redundant(name, others, tolerance, combine=combine) is None:
+        scaled = bank.scaled_columns
+        if scaled is not None and scaled.find_dependence(name, others, tolerance, combine=combine) is None:
             return None
-        found[site] = redundant
-    return found
+        dependences[site] = dependence
+    return dependences
 
 
 def prune_redundant(
@@ -126,21 +140,25 @@ def prune_redundant(
     x: Tensor,
     *,
     drop: str,
-    tolerance: float = TOLERANCE,
-    input_scale: float = INPUT_SCALE,
-    least: int = LEAST,
+    tolerance: float = DEFAULT_TOLERANCE,
+    input_scale: float = DEFAULT_INPUT_SCALE,
+    min_candidates: int = MIN_CANDIDATES,
     protected: Iterable[str] = (),
-    tell: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Supernet:
-    """The supernet that `relax` makes of `space`, or of what `reduced` leaves of it on examples of x (N, ...).
+    """The supernet that `relax` builds from the candidates that `reduce_candidates` keeps of `space`.
 
-    A function of its arguments alone: a trial that continues leaves out the same. `tell` hears what goes, and why.
+    Banks are inspected on examples of x (N, ...). A function of its arguments only, so that a continued trial drops the
+    same candidates. `log` receives one line that names the dropped candidates, and why.
     """
     supernet = relax(space)
     if drop == "none":
         return supernet
-    banks = inspect_banks(supernet, spread_examples(x, EXAMPLES), tolerance=tolerance, input_scale=input_scale)
-    left = reduced(space, banks, drop=drop, tolerance=tolerance, least=least, protected=protected)
-    if tell is not None and str(left):
-        tell(f"redundancy: {left}")
-    return relax(left.kept) if left.dropped else supernet
+    examples = evenly_spaced_examples(x, INSPECTED_EXAMPLES)
+    banks = inspect_banks(supernet, examples, tolerance=tolerance, input_scale=input_scale)
+    reduction = reduce_candidates(
+        space, banks, drop=drop, tolerance=tolerance, min_candidates=min_candidates, protected=protected
+    )
+    if log is not None and str(reduction):
+        log(f"redundancy: {reduction}")
+    return relax(reduction.kept) if reduction.dropped else supernet

@@ -1,4 +1,4 @@
-"""Which candidates go: what every site has twice, by a rule that is written down, and never too many."""
+"""Dropped are the candidates that are redundant at every site, by `retention_order`, and never too many."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nasact.errors import MixtureError
 from nasact.redundancy import (
     SiteBank,
     SiteInputs,
+    check_principles,
     inspect_banks,
     inspect_site,
-    principles,
     prune_redundant,
-    reduced,
+    reduce_candidates,
     retention_order,
 )
 
@@ -29,15 +29,15 @@ NORMAL = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(2000, dtype=tor
 
 def bank(names: list[str], x: Tensor = NORMAL, *, site: str = "act", original_function: str = "relu") -> SiteBank:
     columns = torch.stack([activations.get(name)(x) for name in names], -1)
-    seen = SiteInputs(calls=1, seen=len(x), low=float(x.min()), high=float(x.max()), kept=(x[:, None],))
-    return inspect_site(site, original_function, names, seen, x, columns, 0.01)
+    inputs = SiteInputs(calls=1, seen=len(x), low=float(x.min()), high=float(x.max()), kept=(x[:, None],))
+    return inspect_site(site, original_function, names, inputs, x, columns, 0.01)
 
 
 def redundant(names: list[str], x: Tensor = NORMAL, original_function: str = "relu") -> dict[str, str]:
     return {each.name: str(each) for each in bank(names, x, original_function=original_function).redundant}
 
 
-def test_the_exact_identities_of_the_catalogue_are_named() -> None:
+def test_exact_identities_of_the_catalogue_are_found() -> None:
     assert redundant(["relu", "identity", "abs"]) == {"abs": "abs = 2 relu - identity"}
     assert redundant(["relu", "elu", "selu"]) == {"selu": "selu = -0.71 relu + 1.8 elu"}
     assert redundant(["tanh", "identity", "tanhshrink"]) == {"tanhshrink": "tanhshrink = -tanh + identity"}
@@ -55,41 +55,45 @@ def test_an_alias_depends_on_the_inputs() -> None:
     assert redundant(["relu", "tanh"], -NORMAL.abs() - 0.1) == {"relu": "relu = 0 (constant)"}
 
 
-def test_a_near_alias_is_told_with_its_distance() -> None:
+def test_a_near_alias_is_reported_with_its_residual() -> None:
     (found,) = bank(["gelu", "silu", "relu", "leaky_relu"]).redundant
     assert (found.name, found.kind) == ("leaky_relu", "near")
-    # leaky_relu - relu = 0.01 min(x, 0): what relu does not explain of it is below a hundredth of its spread
+    # leaky_relu - relu = 0.01 min(x, 0): the part that relu does not explain is below 1 % of the variation
     assert 1e-3 < found.residual < 1e-2
 
 
-def test_who_stays_is_decided_by_the_rule() -> None:
+def test_the_retention_order_decides_which_candidate_is_kept() -> None:
     assert retention_order(["prelu", "softmax", "tanh", "relu"]) == ("tanh", "relu", "softmax", "prelu")
     assert retention_order(["sin", "prelu", "tanh"], ["prelu"]) == ("prelu", "sin", "tanh")
-    assert redundant(["relu6", "relu"], original_function="tanh") == {"relu": "relu = relu6"}  # the earlier one
-    assert redundant(["relu6", "relu"], original_function="relu") == {"relu6": "relu6 = relu"}  # the model's own one
+    assert redundant(["relu6", "relu"], original_function="tanh") == {"relu": "relu = relu6"}  # the earlier
+    assert redundant(["relu6", "relu"], original_function="relu") == {"relu6": "relu6 = relu"}  # the model's own
 
 
-def test_only_what_every_site_has_twice_goes() -> None:
+def test_only_candidates_that_are_redundant_at_every_site_are_dropped() -> None:
     names = ["relu", "relu6", "tanh", "sin"]
     small, large = bank(names, site="a"), bank(names, 5 * NORMAL, site="b")
-    assert reduced(names, {"a": small}, drop="aliases").kept == ("relu", "tanh", "sin")
-    assert reduced(names, {"a": small, "b": large}, drop="aliases").kept == tuple(names)
+    assert reduce_candidates(names, {"a": small}, drop="aliases").kept == ("relu", "tanh", "sin")
+    assert reduce_candidates(names, {"a": small, "b": large}, drop="aliases").kept == tuple(names)
     unreached = SiteInputs(calls=0, seen=0, low=float("nan"), high=float("nan"), kept=())
-    silent = SiteBank(
-        site="c", original_function="relu", names=tuple(names), inputs=unreached, silent="the data never reaches it"
+    skipped = SiteBank(
+        site="c",
+        original_function="relu",
+        names=tuple(names),
+        inputs=unreached,
+        skip_reason="the data does not reach it",
     )
-    assert reduced(names, {"a": small, "c": silent}, drop="aliases").kept == ("relu", "tanh", "sin")
-    assert reduced(names, {"c": silent}, drop="aliases").kept == tuple(names)
+    assert reduce_candidates(names, {"a": small, "c": skipped}, drop="aliases").kept == ("relu", "tanh", "sin")
+    assert reduce_candidates(names, {"c": skipped}, drop="aliases").kept == tuple(names)
 
 
-def test_another_stand_in_at_each_site_is_enough() -> None:
+def test_a_candidate_may_be_replaced_by_another_one_at_each_site() -> None:
     names = ["identity", "tanh", "relu6", "hardtanh"]
     positive, negative = (NORMAL.abs() + 0.01).clamp(max=0.9), -NORMAL.abs().clamp(max=0.9) - 0.01
     banks = {
         "a": bank(names, positive, original_function="tanh"),
         "b": bank(names, negative, site="b", original_function="tanh"),
     }
-    found = reduced(names, banks, drop="aliases")
+    found = reduce_candidates(names, banks, drop="aliases")
     assert found.kept == ("identity", "tanh")
     assert {site: str(each) for site, each in found.dropped["relu6"].items()} == {
         "a": "relu6 = identity",
@@ -97,36 +101,37 @@ def test_another_stand_in_at_each_site_is_enough() -> None:
     }
 
 
-def test_a_combination_goes_only_where_it_was_asked_for() -> None:
+def test_a_combination_is_dropped_only_with_drop_dependent() -> None:
     names = ["relu", "identity", "abs"]
     banks = {"act": bank(names)}
-    assert reduced(names, banks, drop="none").kept == tuple(names)
-    assert reduced(names, banks, drop="aliases").kept == tuple(names)
-    assert reduced(names, banks, drop="dependent").kept == ("relu", "identity")
-    assert reduced(names, {"act": bank(names, original_function="abs")}, drop="dependent").kept == ("relu", "abs")
-    assert reduced(names, banks, drop="dependent", protected=names).kept == tuple(names)
+    assert reduce_candidates(names, banks, drop="none").kept == tuple(names)
+    assert reduce_candidates(names, banks, drop="aliases").kept == tuple(names)
+    assert reduce_candidates(names, banks, drop="dependent").kept == ("relu", "identity")
+    with_abs = {"act": bank(names, original_function="abs")}
+    assert reduce_candidates(names, with_abs, drop="dependent").kept == ("relu", "abs")
+    assert reduce_candidates(names, banks, drop="dependent", protected=names).kept == tuple(names)
 
 
-def test_what_would_leave_too_few_stays_with_the_reason() -> None:
+def test_candidates_are_kept_with_a_reason_if_too_few_would_remain() -> None:
     names = ["relu", "relu6", "squared_relu", "star_relu"]
     banks = {"act": bank(names)}
-    assert reduced(names, banks, drop="aliases").kept == ("relu", "squared_relu")
-    found = reduced(names, banks, drop="aliases", least=3)
+    assert reduce_candidates(names, banks, drop="aliases").kept == ("relu", "squared_relu")
+    found = reduce_candidates(names, banks, drop="aliases", min_candidates=3)
     assert found.kept == ("relu", "relu6", "squared_relu")
-    assert found.refused == {"relu6": "no fewer than 3 candidates may be left"}
-    assert "relu6 stays: no fewer than 3" in str(found)
+    assert found.refused == {"relu6": "at least 3 candidates must remain"}
+    assert "relu6 is kept: at least 3" in str(found)
     two = ["relu", "relu6"]
-    assert reduced(two, {"act": bank(two)}, drop="dependent", least=1).kept == ("relu", "relu6")
-    one = reduced(["relu"], {"act": bank(["relu"])}, drop="dependent", least=5)
+    assert reduce_candidates(two, {"act": bank(two)}, drop="dependent", min_candidates=1).kept == ("relu", "relu6")
+    one = reduce_candidates(["relu"], {"act": bank(["relu"])}, drop="dependent", min_candidates=5)
     assert (one.kept, one.refused) == (("relu",), {})
 
 
-def test_an_unknown_way_to_drop_is_told_with_the_near_one() -> None:
+def test_an_unknown_drop_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(MixtureError, match=r"unknown drop 'alias'.*Did you mean 'aliases'"):
-        reduced(["relu"], {}, drop="alias")
+        reduce_candidates(["relu"], {}, drop="alias")
 
 
-ELEMENTWISE = [one.name for one in activations.candidates() if one.elementwise]
+ELEMENTWISE = [candidate.name for candidate in activations.candidates() if candidate.elementwise]
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,24 +141,24 @@ ELEMENTWISE = [one.name for one in activations.candidates() if one.elementwise]
     st.sampled_from(["aliases", "dependent"]),
     st.integers(1, 5),
 )
-def test_what_it_says_of_each_that_goes_is_so(
-    names: list[str], sites: list[tuple[float, float]], drop: str, least: int
+def test_every_dropped_candidate_equals_its_reported_formula(
+    names: list[str], sites: list[tuple[float, float]], drop: str, min_candidates: int
 ) -> None:
     inputs = {f"s{k}": scale * NORMAL + shift for k, (scale, shift) in enumerate(sites)}
     banks = {site: bank(names, x, site=site, original_function=names[-1]) for site, x in inputs.items()}
-    found = reduced(names, banks, drop=drop, least=least)
+    found = reduce_candidates(names, banks, drop=drop, min_candidates=min_candidates)
     assert [name for name in names if name in found.kept] == list(found.kept)
     assert names[-1] in found.kept
-    assert len(found.kept) >= min(len(names), max(2, least))
+    assert len(found.kept) >= min(len(names), max(2, min_candidates))
     assert set(found.kept).isdisjoint(found.dropped)
     assert set(found.refused) <= set(found.kept)
     backwards = {site: banks[site] for site in reversed(banks)}
-    assert reduced(names, backwards, drop=drop, least=least).kept == found.kept
-    for site, x in inputs.items():  # what it says of each that goes is so, by its own formula
+    assert reduce_candidates(names, backwards, drop=drop, min_candidates=min_candidates).kept == found.kept
+    for site, x in inputs.items():
         for each in (sites[site] for sites in found.dropped.values()):
             y = activations.get(each.name)(x)
-            made = each.offset + sum((c * activations.get(g)(x) for g, c in each.terms.items()), torch.zeros_like(x))
-            assert float((y - made).norm()) <= 0.0101 * float((y - y.mean()).norm()) + 2e-6 * float(y.norm())
+            fitted = each.offset + sum((c * activations.get(g)(x) for g, c in each.terms.items()), torch.zeros_like(x))
+            assert float((y - fitted).norm()) <= 0.0101 * float((y - y.mean()).norm()) + 2e-6 * float(y.norm())
             assert len(each.terms) <= (1 if drop == "aliases" else len(names))
 
 
@@ -177,40 +182,40 @@ class Small(nn.Module):
         return self.out(F.relu(self.head(x)))
 
 
-def test_a_supernet_is_relaxed_anew_without_what_is_there_twice() -> None:
+def test_a_supernet_is_relaxed_again_without_redundant_candidates() -> None:
     torch.manual_seed(0)
     make, x = relaxing(Small()), torch.randn(300, 1, 8, 8)
-    space, told = ("relu", "relu6", "tanh", "identity", "hardtanh"), []
-    found = prune_redundant(make, space, x, drop="aliases", input_scale=1, tell=told.append)
+    space, lines = ("relu", "relu6", "tanh", "identity", "hardtanh"), []
+    found = prune_redundant(make, space, x, drop="aliases", input_scale=1, log=lines.append)
     assert len(found.mixtures()) == 2
     assert {mixture.names for mixture in found.mixtures().values()} == {("relu", "tanh", "identity", "hardtanh")}
-    assert told == ["redundancy: 4 of 5 candidates are searched; without relu6: relu6 = relu"]
+    assert lines == ["redundancy: 4 of 5 candidates are searched; without relu6: relu6 = relu"]
     assert [m.names for m in prune_redundant(make, space, x, drop="aliases", input_scale=1).mixtures().values()] == [
         m.names for m in found.mixtures().values()
     ]
     assert {mixture.names for mixture in prune_redundant(make, space, x, drop="none").mixtures().values()} == {space}
 
 
-def test_nothing_goes_that_is_redundant_only_at_the_narrow_inputs_of_the_start() -> None:
+def test_a_candidate_that_is_redundant_only_at_initial_inputs_is_kept() -> None:
     torch.manual_seed(0)
     make, x = relaxing(nn.Sequential(nn.Linear(8, 8), nn.ReLU())), torch.randn(200, 8)
     space = ("relu", "relu6", "elu", "celu", "hard_sigmoid", "identity", "abs")
-    narrow, wide = (
+    initial, enlarged = (
         prune_redundant(make, space, x, drop="aliases", input_scale=input_scale).mixtures()["1"].names
         for input_scale in (1.0, 8.0)
     )
-    assert narrow == ("relu", "elu", "hard_sigmoid", "abs")
-    assert wide == ("relu", "relu6", "elu", "hard_sigmoid", "identity", "abs")
-    together = prune_redundant(make, space, x, drop="dependent").mixtures()["1"].names
-    assert together == ("relu", "relu6", "elu", "hard_sigmoid", "identity")
+    assert initial == ("relu", "elu", "hard_sigmoid", "abs")
+    assert enlarged == ("relu", "relu6", "elu", "hard_sigmoid", "identity", "abs")
+    dependent = prune_redundant(make, space, x, drop="dependent").mixtures()["1"].names
+    assert dependent == ("relu", "relu6", "elu", "hard_sigmoid", "identity")
 
 
-def test_the_own_function_of_a_model_counts_where_it_joins() -> None:
+def test_the_models_own_function_can_replace_candidates_at_its_sites() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(0.3), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     make, x = relaxing(model, init="original", normaliser="affine"), torch.randn(200, 8)
     found = prune_redundant(make, ("relu6", "tanh", "sin"), x, drop="aliases", input_scale=1).mixtures()
-    # the first site's own function is no stand-in for relu6, the second's is: relu6 stays
+    # the own function of the second site replaces relu6, that of the first does not: relu6 is kept
     assert found["1"].names == ("relu6", "tanh", "sin", "original")
     assert found["3"].names == ("relu6", "tanh", "sin", "relu")
     one = prune_redundant(make, ("tanh", "relu6", "relu"), x, drop="aliases", input_scale=1).mixtures()
@@ -219,37 +224,38 @@ def test_the_own_function_of_a_model_counts_where_it_joins() -> None:
 
 def test_a_residual_network_of_torchvision_is_inspected_site_by_site() -> None:
     torch.manual_seed(0)
-    net = nasact.relax(torchvision.models.resnet18(num_classes=10), ["relu", "tanh", "identity", "leaky_relu", "relu6"])
+    space = ["relu", "tanh", "identity", "leaky_relu", "relu6"]
+    net = nasact.relax(torchvision.models.resnet18(num_classes=10), space)
     banks = inspect_banks(net, torch.randn(8, 3, 32, 32))
     assert list(banks) == list(net.mixtures())
     assert len(banks) == 17
     assert all(found.columns is not None for found in banks.values())
     assert all("leaky_relu" in {each.name for each in found.redundant} for found in banks.values())
     assert all(found.condition_centred > 1 and found.rank < 5 for found in banks.values())
-    assert "leaky_relu" in reduced(("relu", "tanh", "identity", "leaky_relu", "relu6"), banks, drop="aliases").dropped
+    assert "leaky_relu" in reduce_candidates(space, banks, drop="aliases").dropped
 
 
 def test_the_three_principles_are_checked() -> None:
-    def told(names: list[str], original_function: str, x: Tensor = NORMAL) -> list[tuple[bool | None, str]]:
+    def results(names: list[str], original_function: str, x: Tensor = NORMAL) -> list[tuple[bool | None, str]]:
         return [
             (each.holds, each.found)
-            for each in principles({"act": bank(names, x, original_function=original_function)})
+            for each in check_principles({"act": bank(names, x, original_function=original_function)})
         ]
 
-    assert told(["sigmoid", "bounded_ramp"], "sigmoid") == [
+    assert results(["sigmoid", "bounded_ramp"], "sigmoid") == [
         (True, "all take any number"),
         (True, "sigmoid has [0, 1], and so have all"),
         (True, "full rank at every site"),
     ]
-    domain, same, independent = told(["relu", "relu6", "tanh"], "relu")
+    domain, same, independent = results(["relu", "relu6", "tanh"], "relu")
     assert domain[0]
     assert same == (False, "relu has [0, inf), but relu6 [0, 6]; tanh [-1, 1]")
     assert independent == (False, "rank 2 of 3 at act")
-    assert [holds for holds, _ in told(["relu", "tanh"], "relu", NORMAL[:3])] == [True, False, None]
+    assert [holds for holds, _ in results(["relu", "tanh"], "relu", NORMAL[:3])] == [True, False, None]
 
 
-def test_a_function_that_overflows_has_another_domain() -> None:
+def test_a_function_that_overflows_violates_the_domain_principle() -> None:
     large = 1e20 * NORMAL
     found = bank(["relu", "squared_relu"], large)
     assert found.overflows == ("squared_relu",)
-    assert principles({"act": found})[0].found == "squared_relu is not finite at some inputs"
+    assert check_principles({"act": found})[0].found == "squared_relu is not finite at some inputs"

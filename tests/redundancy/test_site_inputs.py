@@ -1,4 +1,4 @@
-"""What sites see: every call, nothing left behind, bounded, and the same whenever it is asked."""
+"""The recorded inputs of sites: all calls, bounded, reproducible, without changes to the supernet."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nasact
-from nasact.redundancy import inputs, inspect_banks, outputs, site_inputs
+from nasact.redundancy import candidate_outputs, inputs, inspect_banks, record_site_inputs
 from nasact.supernet import Supernet
 
 
 class Net(nn.Module):
-    """Module sites and functional ones; one block is called twice; dropout and BatchNorm."""
+    """A module site that is called twice and a functional site; dropout and BatchNorm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ def batch() -> Tensor:
     return torch.randn(16, 1, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
-def test_sites_see_what_the_layers_before_them_made(net: Supernet, batch: Tensor) -> None:
-    seen = site_inputs(net, batch)
+def test_site_inputs_are_the_outputs_of_the_layers_before(net: Supernet, batch: Tensor) -> None:
+    seen = record_site_inputs(net, batch)
     assert list(seen) == list(net.mixtures())
     assert len(seen) == 2
     with torch.no_grad():
@@ -71,18 +71,18 @@ class Branching(nn.Module):
         return self.spare(x) if float(x.sum()) > 1e9 else self.usual(x)
 
 
-def test_a_site_that_the_data_never_reaches_is_said_so(batch: Tensor) -> None:
+def test_a_site_that_the_data_does_not_reach_is_reported(batch: Tensor) -> None:
     net = nasact.relax(Branching(), ["relu", "tanh"])
-    seen = site_inputs(net, batch)
+    seen = record_site_inputs(net, batch)
     assert (seen["usual.0"].reached, seen["spare.0"].reached) == (True, False)
     assert (seen["spare.0"].calls, seen["spare.0"].seen, seen["spare.0"].kept) == (0, 0, ())
     assert math.isnan(seen["spare.0"].low)
     bank = inspect_banks(net, batch)["spare.0"]
-    assert bank.silent == "the data never reaches it"
+    assert bank.skip_reason == "the data does not reach it"
     assert bank.to_dict()["condition"] is None
 
 
-def test_looking_leaves_no_trace(net: Supernet, batch: Tensor) -> None:
+def test_recording_changes_nothing(net: Supernet, batch: Tensor) -> None:
     net.model.drop.eval()
     net(batch).sum().backward()
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -90,7 +90,7 @@ def test_looking_leaves_no_trace(net: Supernet, batch: Tensor) -> None:
     modes = [module.training for module in net.modules()]
     hooks = [len(module._forward_pre_hooks) for module in net.modules()]
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    site_inputs(net, batch)
+    record_site_inputs(net, batch)
     assert grads
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(torch.equal(p.grad, grads[name]) for name, p in net.named_parameters() if p.grad is not None)
@@ -101,29 +101,29 @@ def test_looking_leaves_no_trace(net: Supernet, batch: Tensor) -> None:
     assert states[2] == random.getstate()
 
 
-def test_it_sees_the_same_whatever_was_drawn_before(net: Supernet, batch: Tensor) -> None:
+def test_recorded_inputs_do_not_depend_on_the_global_random_state(net: Supernet, batch: Tensor) -> None:
     dropped = nasact.relax(nn.Sequential(nn.Dropout(0.5), nn.ReLU()), ["relu", "tanh"])
     x = batch.flatten(1)
-    first = site_inputs(dropped, x)["1"].kept[0]
+    first = record_site_inputs(dropped, x)["1"].kept[0]
     torch.manual_seed(99)
-    assert torch.equal(first, site_inputs(dropped, x)["1"].kept[0])
+    assert torch.equal(first, record_site_inputs(dropped, x)["1"].kept[0])
     assert 0.2 < float((first == 0).double().mean()) < 0.8  # dropout is on, as in the search
 
 
-def test_what_is_kept_is_bounded_and_has_the_extremes() -> None:
+def test_kept_inputs_are_bounded_and_include_the_extremes() -> None:
     net = nasact.relax(nn.Sequential(nn.ReLU()), ["relu", "tanh"])
     x = torch.randn(500, 300)
     x[123, 7], x[321, 9] = 50.0, -60.0
-    seen = site_inputs(net, x)["0"]
+    seen = record_site_inputs(net, x)["0"]
     assert seen.seen == x.numel()
-    assert sum(kept.numel() for kept in seen.kept) <= inputs.LIMIT + 2 * 300
-    values, F_ = outputs(net.mixtures()["0"].bank, seen)
-    assert len(values) == len(F_) <= inputs.SAMPLES + 2
+    assert sum(kept.numel() for kept in seen.kept) <= inputs.MAX_KEPT_VALUES + 2 * 300
+    values, F_ = candidate_outputs(net.mixtures()["0"].bank, seen)
+    assert len(values) == len(F_) <= inputs.MAX_SAMPLED_VALUES + 2
     assert (float(values.max()), float(values.min())) == (50.0, -60.0)
     torch.testing.assert_close(F_, torch.stack([torch.relu(values), torch.tanh(values)], -1))
 
 
-def test_a_site_of_many_calls_is_bounded_too() -> None:
+def test_kept_inputs_of_many_calls_are_bounded() -> None:
     class Loop(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -134,11 +134,11 @@ def test_a_site_of_many_calls_is_bounded_too() -> None:
                 x = self.block(x) + 0.1
             return x
 
-    seen = site_inputs(nasact.relax(Loop(), ["tanh", "identity"]), torch.randn(64, 100))["block.0"]
+    seen = record_site_inputs(nasact.relax(Loop(), ["tanh", "identity"]), torch.randn(64, 100))["block.0"]
     assert seen.calls == 60
     assert seen.seen == 60 * 6400
     assert len(seen.kept) > 30
-    assert sum(kept.numel() for kept in seen.kept) <= 2 * inputs.LIMIT
+    assert sum(kept.numel() for kept in seen.kept) <= 2 * inputs.MAX_KEPT_VALUES
 
 
 def test_coupled_and_parametric_functions_are_evaluated_as_the_mixture_does(batch: Tensor) -> None:
@@ -147,9 +147,9 @@ def test_coupled_and_parametric_functions_are_evaluated_as_the_mixture_does(batc
     )
     with torch.no_grad():
         net.mixtures()["block.0"].bank.betas["prelu_slope"].copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
-    seen = site_inputs(net, batch)["block.0"]
-    _, found = outputs(net.mixtures()["block.0"].bank, seen)
-    assert sum(kept.numel() for kept in seen.kept) > len(found)  # a sample: compared as a set of rows
+    seen = record_site_inputs(net, batch)["block.0"]
+    _, found = candidate_outputs(net.mixtures()["block.0"].bank, seen)
+    assert sum(kept.numel() for kept in seen.kept) > len(found)  # F is a sample: compared as a set of rows
     rows = []
     for x in (kept.double() for kept in seen.kept):
         slope = torch.tensor([0.1, 0.2, 0.3, 0.4]).double().view(1, 4, 1, 1)

@@ -8,7 +8,9 @@ import jsonschema
 import pytest
 
 from nasact.errors import StudyError
-from nasact.monitors import Hessian, Weights, build_monitors
+from nasact.monitors import build_monitors
+from nasact.monitors.hessian import Hessian
+from nasact.monitors.weights import Weights
 from nasact.study import Study
 from nasact.study.schema import json_schema
 

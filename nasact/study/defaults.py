@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 DEFAULT_STRATEGIES = ("gdas", "joint")
-"""The strategy of a study that names none: the first in the ranking of docs/algorithms.md; if the study names a
+"""The strategy of a study that names none: the first in the ranking of docs/ranking.md; if the study names a
 normaliser that this strategy does not support, the next one."""
 
 

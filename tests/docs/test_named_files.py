@@ -10,6 +10,11 @@ FOLDERS = ("nasact", "tests", "benchmarks", "docs", "studies", "search_spaces")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 PATH = re.compile(rf"\b(?<![\w./-])(?:{'|'.join(FOLDERS)})/[\w./-]*\w\.(?:py|md|ya?ml|json|csv|toml|cpp|h)\b")
 
+MODULE = re.compile(r"`([a-z_]\w*(?:/\w+)*/(?!NAME)\w+\.py)`")
+"""A path in backticks: from the repository's root, or from nasact/."""
+TOPS = ("", "nasact")
+CITED_TEST = re.compile(r"`(?:[\w/.]+::)?(test_\w+)`")
+
 
 def texts() -> dict[Path, str]:
     """Every page and every file of code, configuration and studies."""
@@ -22,17 +27,29 @@ def texts() -> dict[Path, str]:
 def test_every_file_that_is_named_exists() -> None:
     named = {(name, path) for path, text in texts().items() for name in PATH.findall(text)}
     assert len({name for name, _ in named}) >= 30
-    # NAME and mine stand for a reader's own file: only their folder has to exist
-    needed = {(ROOT / name).parent if Path(name).stem in ("NAME", "mine") else ROOT / name: path for name, path in named}
-    assert [f"{path.relative_to(ROOT)}: {name}" for name, path in needed.items() if not name.exists()] == []
+    missing = []
+    for name, path in sorted(named):
+        # NAME and mine stand for a reader's own file: only their folder has to exist
+        needed = Path(name).parent if Path(name).stem in ("NAME", "mine") else Path(name)
+        if not (ROOT / needed).exists():
+            missing.append(f"{path.relative_to(ROOT)}: {name}")
+    assert missing == []
+
+
+def test_every_module_that_a_page_names_exists() -> None:
+    named = {(name, page) for page in PAGES for name in MODULE.findall(page.read_text())}
+    assert len({name for name, _ in named}) >= 5
+    missing = [(name, page) for name, page in sorted(named) if not any((ROOT / top / name).exists() for top in TOPS)]
+    assert [f"{page.relative_to(ROOT)}: {name}" for name, page in missing] == []
 
 
 def test_every_test_that_a_page_names_exists() -> None:
     code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    known = set(re.findall(r"^def (test_\w+)\(", code, re.MULTILINE)) | {
-        path.stem for path in (ROOT / "tests").rglob("*")
+    known = {
+        *re.findall(r"^def (test_\w+)\(", code, re.MULTILINE),
+        *(path.stem for path in (ROOT / "tests").rglob("*")),
     }
-    named = {(name, page.name) for page in PAGES for name in re.findall(r"`(?:[\w/.]+::)?(test_\w+)`", page.read_text())}
+    named = {(name, page.name) for page in PAGES for name in CITED_TEST.findall(page.read_text())}
     assert len({name for name, _ in named}) >= 80
     assert [f"{page}: {name}" for name, page in sorted(named) if name not in known] == []
 

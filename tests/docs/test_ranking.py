@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,17 @@ def test_a_registered_strategy_is_a_case_with_the_defaults_of_a_study() -> None:
     assert ranking.find_case("no such strategy") is None
 
 
-def test_a_case_that_is_newly_registered_can_be_run_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STRATEGIES._records, "newcomer", STRATEGIES.get("random"))
+@pytest.fixture
+def newcomers() -> Iterator[None]:
+    """Two more registered strategies."""
+    with STRATEGIES.temporary():
+        for name in ("newcomer", "another"):
+            STRATEGIES.register(name, STRATEGIES.get("random"))
+        yield
+
+
+@pytest.mark.usefixtures("newcomers")
+def test_a_new_strategy_can_be_run_by_its_registered_name() -> None:
     assert ranking._case_name("newcomer") == "newcomer"
     assert "newcomer" in ranking.ranked_by_default()
     with pytest.raises(argparse.ArgumentTypeError, match=r"registered strategy .*newcomer.*, but got 'newcomr'"):
@@ -104,9 +114,8 @@ def without_tpe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "tpe_search", lambda cost, *_: [float(cost)])
 
 
-@pytest.mark.usefixtures("without_tpe")
-def test_a_run_of_one_case_keeps_the_rows_of_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STRATEGIES._records, "newcomer", STRATEGIES.get("random"))
+@pytest.mark.usefixtures("newcomers", "without_tpe")
+def test_a_run_of_one_case_keeps_the_rows_of_all_others(tmp_path: Path) -> None:
     path = Path(shutil.copy(PUBLISHED, tmp_path / "ranking.json"))
     before = published()
     rank_one_case(path, "newcomer", outcomes("tanh", "tanh", "tanh", "identity")).write(path)
@@ -124,7 +133,6 @@ def test_a_run_of_one_case_keeps_the_rows_of_all_others(tmp_path: Path, monkeypa
     assert all("2026-11-23" in after.cases[name]["machine"] for name in before.cases)
 
     # a second case, and the first again with a worse genotype: its rows are replaced, all others stay
-    monkeypatch.setitem(STRATEGIES._records, "another", STRATEGIES.get("random"))
     rank_one_case(path, "another", outcomes("sin", "sin", "sin", "sin")).write(path)
     rank_one_case(path, "newcomer", outcomes("sigmoid", "sigmoid", "sigmoid", "sigmoid")).write(path)
     last = ranked_rows(Results.read(path))
@@ -134,11 +142,8 @@ def test_a_run_of_one_case_keeps_the_rows_of_all_others(tmp_path: Path, monkeypa
     assert all(last[what] == row for what, row in ranked_rows(before).items())
 
 
-@pytest.mark.usefixtures("without_tpe")
-def test_rows_of_other_settings_are_left_out_with_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(STRATEGIES._records, "newcomer", STRATEGIES.get("random"))
+@pytest.mark.usefixtures("newcomers", "without_tpe")
+def test_rows_of_other_settings_are_left_out_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = Path(shutil.copy(PUBLISHED, tmp_path / "ranking.json"))
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, "settings": {**document["settings"], "epochs": 3}}))

@@ -25,15 +25,15 @@ MAX_SAMPLED_VALUES = 4096
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SiteInputs:
-    """The inputs of one site: `seen` values in `calls` calls, all between `low` and `high`.
+    """The inputs of one site: `value_count` values in `calls` calls, all between `low` and `high`.
 
     `kept`: whole examples of some or all calls, so that functions that couple features can be evaluated too. The
     examples with the smallest and the largest value of a kept call are included. `low` and `high` are NaN if no finite
-    value was seen.
+    value occurs.
     """
 
     calls: int
-    seen: int
+    value_count: int
     low: float
     high: float
     kept: tuple[Tensor, ...]
@@ -41,7 +41,7 @@ class SiteInputs:
     @property
     def reached(self) -> bool:
         """Whether the data reaches the site."""
-        return self.seen > 0
+        return self.value_count > 0
 
     def scaled(self, factor: float) -> SiteInputs:
         """The same inputs multiplied by `factor`."""
@@ -53,7 +53,7 @@ class _Recorder:
     """A forward pre-hook of a mixture: counts all input values, and keeps copies of a bounded part of them."""
 
     def __init__(self) -> None:
-        self.calls = self.seen = 0
+        self.calls = self.value_count = 0
         self.low, self.high = math.inf, -math.inf
         self.kept: list[Tensor] = []
 
@@ -61,7 +61,7 @@ class _Recorder:
         x = arguments[0].detach()
         x = x if x.dim() else x[None]
         self.calls += 1
-        self.seen += x.numel()
+        self.value_count += x.numel()
         finite = x[x.isfinite()]
         if finite.numel():
             self.low = min(self.low, float(finite.min()))
@@ -72,7 +72,7 @@ class _Recorder:
     def inputs(self) -> SiteInputs:
         ends = (self.low, self.high) if self.low <= self.high else (math.nan, math.nan)
         kept = tuple(x.cpu() for x in _bound_size(self.kept))
-        return SiteInputs(calls=self.calls, seen=self.seen, low=ends[0], high=ends[1], kept=kept)
+        return SiteInputs(calls=self.calls, value_count=self.value_count, low=ends[0], high=ends[1], kept=kept)
 
 
 def _evenly_spaced(count: int, total: int) -> list[int]:

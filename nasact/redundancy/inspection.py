@@ -61,7 +61,7 @@ class SiteBank:
         return {
             "site": self.site,
             "calls": self.inputs.calls,
-            "seen": self.inputs.seen,
+            "seen": self.inputs.value_count,
             "used": 0 if self.columns is None else len(self.columns.F),
             "low": _finite(self.inputs.low),
             "high": _finite(self.inputs.high),

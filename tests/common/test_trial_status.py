@@ -22,11 +22,11 @@ def scores(draw: st.DrawFn) -> list[TrialScore]:
 
 
 @given(scores())
-def test_the_best_trial_is_the_earliest_complete_one_with_the_highest_value(found: list[TrialScore]) -> None:
-    best = best_trial(found)
+def test_the_best_trial_is_the_earliest_complete_one_with_the_highest_value(trials: list[TrialScore]) -> None:
+    best = best_trial(trials)
     rivals = [
         (score.value, -score.number)
-        for score in found
+        for score in trials
         if score.status == "complete" and score.value is not None and math.isfinite(score.value)
     ]
     assert (best is None) == (not rivals)
@@ -36,10 +36,10 @@ def test_the_best_trial_is_the_earliest_complete_one_with_the_highest_value(foun
 
 
 @given(scores())
-def test_engines_and_tables_choose_the_same_trial(found: list[TrialScore]) -> None:
-    best = best_trial(found)
+def test_engines_and_tables_choose_the_same_trial(trials: list[TrialScore]) -> None:
+    best = best_trial(trials)
     number = None if best is None else best.number
-    records = [TrialRecord(number=one.number, status=one.status, value=one.value) for one in found]  # type: ignore[arg-type]
+    records = [TrialRecord(number=trial.number, status=trial.status, value=trial.value) for trial in trials]  # type: ignore[arg-type]
     record = best_so_far(records)
     assert (None if record is None else record.number) == number
     assert best_trial_number([record.to_dict() for record in records]) == number

@@ -47,37 +47,37 @@ def test_the_condition_number_of_two_columns_is_the_cotangent_of_half_their_angl
 def test_relu_and_identity_on_uniform_inputs_correlate_as_the_integrals_give() -> None:
     # cov = 1/6, var x = 1/3, var relu = 1/6 - 1/16: r^2 = 0.8
     r = math.sqrt(0.8)
-    found = columns(relu=torch.relu(UNIFORM), identity=UNIFORM)
-    assert centred_condition_number(found.F) == pytest.approx(math.sqrt((1 + r) / (1 - r)), rel=1e-5)
-    terms, offset, residual = found.fit("relu", ["identity"])
+    candidates = columns(relu=torch.relu(UNIFORM), identity=UNIFORM)
+    assert centred_condition_number(candidates.F) == pytest.approx(math.sqrt((1 + r) / (1 - r)), rel=1e-5)
+    terms, offset, residual = candidates.fit("relu", ["identity"])
     assert (terms["identity"], offset) == (pytest.approx(0.5, abs=1e-6), pytest.approx(0.25, abs=1e-6))
     assert residual == pytest.approx(math.sqrt(0.2), rel=1e-5)
 
 
 def test_identity_is_exactly_the_sum_of_relu_and_its_mirror_image() -> None:
-    found = columns(relu=torch.relu(UNIFORM), mirror=-torch.relu(-UNIFORM), identity=UNIFORM)
-    assert condition_number(found.F) == centred_condition_number(found.F) == math.inf
-    assert numerical_rank(found.F, 1e-6) == 2
-    dependence = found.find_dependence("identity", ["relu", "mirror"], 0.01, combine=True)
+    candidates = columns(relu=torch.relu(UNIFORM), mirror=-torch.relu(-UNIFORM), identity=UNIFORM)
+    assert condition_number(candidates.F) == centred_condition_number(candidates.F) == math.inf
+    assert numerical_rank(candidates.F, 1e-6) == 2
+    dependence = candidates.find_dependence("identity", ["relu", "mirror"], 0.01, combine=True)
     assert dependence is not None
     assert dependence.kind == "combination"
     assert dependence.terms == {"relu": pytest.approx(1), "mirror": pytest.approx(1)}
     assert dependence.residual < EXACT_TOLERANCE
     assert str(dependence) == "identity = relu + mirror"
-    assert found.find_dependence("identity", ["relu", "mirror"], 0.01, combine=False) is None
+    assert candidates.find_dependence("identity", ["relu", "mirror"], 0.01, combine=False) is None
 
 
 def test_constants_do_not_count_because_a_bias_absorbs_them() -> None:
     x = UNIFORM
-    found = columns(tanh=torch.tanh(x), shifted=3 - 2 * torch.tanh(x), dead=torch.relu(x - 5), one=torch.ones(N))
+    candidates = columns(tanh=torch.tanh(x), shifted=3 - 2 * torch.tanh(x), dead=torch.relu(x - 5), one=torch.ones(N))
     kinds = {
         name: dependence.kind
         for name in ("shifted", "dead", "one")
-        if (dependence := found.find_dependence(name, ["tanh"], 0.01, combine=False)) is not None
+        if (dependence := candidates.find_dependence(name, ["tanh"], 0.01, combine=False)) is not None
     }
     assert kinds == {"shifted": "affine", "dead": "constant", "one": "constant"}
-    assert str(found.find_dependence("shifted", ["tanh"], 0.01, combine=False)) == "shifted = -2 tanh + 3"
-    assert str(found.find_dependence("one", [], 0.01, combine=False)) == "one = 1 (constant)"
+    assert str(candidates.find_dependence("shifted", ["tanh"], 0.01, combine=False)) == "shifted = -2 tanh + 3"
+    assert str(candidates.find_dependence("one", [], 0.01, combine=False)) == "one = 1 (constant)"
     # a column and its shift are two directions, and one direction without their means
     pair = torch.stack([x, x + 1], -1)
     assert condition_number(pair) < 10
@@ -115,8 +115,8 @@ def test_a_combination_is_found_with_its_coefficients(
 ) -> None:
     used = dict(zip(order[:count], coefficients, strict=False))
     combined = offset + sum(value * BASIS[name] for name, value in used.items())
-    found = columns(**BASIS, combined=torch.as_tensor(combined))
-    dependence = found.find_dependence("combined", list(BASIS), 1e-4, combine=True)
+    candidates = columns(**BASIS, combined=torch.as_tensor(combined))
+    dependence = candidates.find_dependence("combined", list(BASIS), 1e-4, combine=True)
     assert dependence is not None
     assert set(dependence.terms) == set(used)
     for name, value in used.items():
@@ -130,17 +130,17 @@ def test_residual_rank_and_condition_are_those_of_numpy(seed: int, count: int, t
     random = np.random.default_rng(seed)
     F = random.normal(size=(60, count)) @ random.normal(size=(count, count)) + random.normal(size=count)
     names = [f"f{k}" for k in range(count)]
-    found = Columns(names, torch.from_numpy(F))
+    candidates = Columns(names, torch.from_numpy(F))
     centred = (F - F.mean(0)) / np.linalg.norm(F - F.mean(0), axis=0)
     with_ones = np.column_stack([F[:, 1:], np.ones(60)])
     solution, *_ = np.linalg.lstsq(with_ones, F[:, 0], rcond=None)
-    terms, offset, residual = found.fit("f0", names[1:])
+    terms, offset, residual = candidates.fit("f0", names[1:])
     assert list(terms.values()) == pytest.approx(solution[:-1].tolist(), rel=1e-6, abs=1e-9)
     assert offset == pytest.approx(solution[-1], rel=1e-6, abs=1e-9)
     spread = np.linalg.norm(F[:, 0] - F[:, 0].mean())
     assert residual == pytest.approx(np.linalg.norm(F[:, 0] - with_ones @ solution) / spread, rel=1e-6, abs=1e-9)
-    assert centred_condition_number(found.F) == pytest.approx(np.linalg.cond(centred), rel=1e-6)
-    assert numerical_rank(found.F, tolerance) == np.linalg.matrix_rank(centred, rtol=tolerance)
+    assert centred_condition_number(candidates.F) == pytest.approx(np.linalg.cond(centred), rel=1e-6)
+    assert numerical_rank(candidates.F, tolerance) == np.linalg.matrix_rank(centred, rtol=tolerance)
 
 
 @settings(max_examples=40)
@@ -156,10 +156,10 @@ def test_condition_and_residual_are_invariant_to_scale_and_offset(changes: list[
 def test_a_long_sum_is_never_reported_as_exact() -> None:
     x = UNIFORM / 100  # every smooth function is a short polynomial here, to float32's rounding
     smooth = {"sin": torch.sin, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "exp": torch.exp, "cos": torch.cos}
-    found = columns(softplus=torch.nn.functional.softplus(x), **{name: f(x) for name, f in smooth.items()})
-    dependence = found.find_dependence("softplus", list(smooth), 0.0, combine=True)
+    candidates = columns(softplus=torch.nn.functional.softplus(x), **{name: f(x) for name, f in smooth.items()})
+    dependence = candidates.find_dependence("softplus", list(smooth), 0.0, combine=True)
     assert dependence is None or len(dependence.terms) <= 3
-    assert found.find_dependence("softplus", list(smooth), 0.01, combine=True) is not None
+    assert candidates.find_dependence("softplus", list(smooth), 0.01, combine=True) is not None
 
 
 def test_ten_common_functions_have_rank_7() -> None:

@@ -29,7 +29,7 @@ NORMAL = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(2000, dtype=tor
 
 def bank(names: list[str], x: Tensor = NORMAL, *, site: str = "act", original_function: str = "relu") -> SiteBank:
     columns = torch.stack([activations.get(name)(x) for name in names], -1)
-    inputs = SiteInputs(calls=1, seen=len(x), low=float(x.min()), high=float(x.max()), kept=(x[:, None],))
+    inputs = SiteInputs(calls=1, value_count=len(x), low=float(x.min()), high=float(x.max()), kept=(x[:, None],))
     return inspect_site(site, original_function, names, inputs, x, columns, 0.01)
 
 
@@ -56,10 +56,10 @@ def test_an_alias_depends_on_the_inputs() -> None:
 
 
 def test_a_near_alias_is_reported_with_its_residual() -> None:
-    (found,) = bank(["gelu", "silu", "relu", "leaky_relu"]).redundant
-    assert (found.name, found.kind) == ("leaky_relu", "near")
+    (dependence,) = bank(["gelu", "silu", "relu", "leaky_relu"]).redundant
+    assert (dependence.name, dependence.kind) == ("leaky_relu", "near")
     # leaky_relu - relu = 0.01 min(x, 0): the part that relu does not explain is below 1 % of the variation
-    assert 1e-3 < found.residual < 1e-2
+    assert 1e-3 < dependence.residual < 1e-2
 
 
 def test_the_retention_order_decides_which_candidate_is_kept() -> None:
@@ -74,7 +74,7 @@ def test_only_candidates_that_are_redundant_at_every_site_are_dropped() -> None:
     small, large = bank(names, site="a"), bank(names, 5 * NORMAL, site="b")
     assert reduce_candidates(names, {"a": small}, drop="aliases").kept == ("relu", "tanh", "sin")
     assert reduce_candidates(names, {"a": small, "b": large}, drop="aliases").kept == tuple(names)
-    unreached = SiteInputs(calls=0, seen=0, low=float("nan"), high=float("nan"), kept=())
+    unreached = SiteInputs(calls=0, value_count=0, low=float("nan"), high=float("nan"), kept=())
     skipped = SiteBank(
         site="c",
         original_function="relu",
@@ -93,9 +93,9 @@ def test_a_candidate_may_be_replaced_by_another_one_at_each_site() -> None:
         "a": bank(names, positive, original_function="tanh"),
         "b": bank(names, negative, site="b", original_function="tanh"),
     }
-    found = reduce_candidates(names, banks, drop="aliases")
-    assert found.kept == ("identity", "tanh")
-    assert {site: str(each) for site, each in found.dropped["relu6"].items()} == {
+    reduction = reduce_candidates(names, banks, drop="aliases")
+    assert reduction.kept == ("identity", "tanh")
+    assert {site: str(each) for site, each in reduction.dropped["relu6"].items()} == {
         "a": "relu6 = identity",
         "b": "relu6 = 0 (constant)",
     }
@@ -116,10 +116,10 @@ def test_candidates_are_kept_with_a_reason_if_too_few_would_remain() -> None:
     names = ["relu", "relu6", "squared_relu", "star_relu"]
     banks = {"act": bank(names)}
     assert reduce_candidates(names, banks, drop="aliases").kept == ("relu", "squared_relu")
-    found = reduce_candidates(names, banks, drop="aliases", min_candidates=3)
-    assert found.kept == ("relu", "relu6", "squared_relu")
-    assert found.refused == {"relu6": "at least 3 candidates must remain"}
-    assert "relu6 is kept: at least 3" in str(found)
+    reduction = reduce_candidates(names, banks, drop="aliases", min_candidates=3)
+    assert reduction.kept == ("relu", "relu6", "squared_relu")
+    assert reduction.refused == {"relu6": "at least 3 candidates must remain"}
+    assert "relu6 is kept: at least 3" in str(reduction)
     two = ["relu", "relu6"]
     assert reduce_candidates(two, {"act": bank(two)}, drop="dependent", min_candidates=1).kept == ("relu", "relu6")
     one = reduce_candidates(["relu"], {"act": bank(["relu"])}, drop="dependent", min_candidates=5)
@@ -146,16 +146,16 @@ def test_every_dropped_candidate_equals_its_reported_formula(
 ) -> None:
     inputs = {f"s{k}": scale * NORMAL + shift for k, (scale, shift) in enumerate(sites)}
     banks = {site: bank(names, x, site=site, original_function=names[-1]) for site, x in inputs.items()}
-    found = reduce_candidates(names, banks, drop=drop, min_candidates=min_candidates)
-    assert [name for name in names if name in found.kept] == list(found.kept)
-    assert names[-1] in found.kept
-    assert len(found.kept) >= min(len(names), max(2, min_candidates))
-    assert set(found.kept).isdisjoint(found.dropped)
-    assert set(found.refused) <= set(found.kept)
+    reduction = reduce_candidates(names, banks, drop=drop, min_candidates=min_candidates)
+    assert [name for name in names if name in reduction.kept] == list(reduction.kept)
+    assert names[-1] in reduction.kept
+    assert len(reduction.kept) >= min(len(names), max(2, min_candidates))
+    assert set(reduction.kept).isdisjoint(reduction.dropped)
+    assert set(reduction.refused) <= set(reduction.kept)
     backwards = {site: banks[site] for site in reversed(banks)}
-    assert reduce_candidates(names, backwards, drop=drop, min_candidates=min_candidates).kept == found.kept
+    assert reduce_candidates(names, backwards, drop=drop, min_candidates=min_candidates).kept == reduction.kept
     for site, x in inputs.items():
-        for each in (sites[site] for sites in found.dropped.values()):
+        for each in (sites[site] for sites in reduction.dropped.values()):
             y = activations.get(each.name)(x)
             fitted = each.offset + sum((c * activations.get(g)(x) for g, c in each.terms.items()), torch.zeros_like(x))
             assert float((y - fitted).norm()) <= 0.0101 * float((y - y.mean()).norm()) + 2e-6 * float(y.norm())
@@ -186,12 +186,12 @@ def test_a_supernet_is_relaxed_again_without_redundant_candidates() -> None:
     torch.manual_seed(0)
     make, x = relaxing(Small()), torch.randn(300, 1, 8, 8)
     space, lines = ("relu", "relu6", "tanh", "identity", "hardtanh"), []
-    found = prune_redundant(make, space, x, drop="aliases", input_scale=1, log=lines.append)
-    assert len(found.mixtures()) == 2
-    assert {mixture.names for mixture in found.mixtures().values()} == {("relu", "tanh", "identity", "hardtanh")}
+    pruned = prune_redundant(make, space, x, drop="aliases", input_scale=1, log=lines.append)
+    assert len(pruned.mixtures()) == 2
+    assert {mixture.names for mixture in pruned.mixtures().values()} == {("relu", "tanh", "identity", "hardtanh")}
     assert lines == ["redundancy: 4 of 5 candidates are searched; without relu6: relu6 = relu"]
     assert [m.names for m in prune_redundant(make, space, x, drop="aliases", input_scale=1).mixtures().values()] == [
-        m.names for m in found.mixtures().values()
+        m.names for m in pruned.mixtures().values()
     ]
     assert {mixture.names for mixture in prune_redundant(make, space, x, drop="none").mixtures().values()} == {space}
 
@@ -214,10 +214,10 @@ def test_the_models_own_function_can_replace_candidates_at_its_sites() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(0.3), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     make, x = relaxing(model, init="original", normaliser="affine"), torch.randn(200, 8)
-    found = prune_redundant(make, ("relu6", "tanh", "sin"), x, drop="aliases", input_scale=1).mixtures()
+    pruned = prune_redundant(make, ("relu6", "tanh", "sin"), x, drop="aliases", input_scale=1).mixtures()
     # the own function of the second site replaces relu6, that of the first does not: relu6 is kept
-    assert found["1"].names == ("relu6", "tanh", "sin", "original")
-    assert found["3"].names == ("relu6", "tanh", "sin", "relu")
+    assert pruned["1"].names == ("relu6", "tanh", "sin", "original")
+    assert pruned["3"].names == ("relu6", "tanh", "sin", "relu")
     one = prune_redundant(make, ("tanh", "relu6", "relu"), x, drop="aliases", input_scale=1).mixtures()
     assert one["1"].names == ("tanh", "relu", "original")
 
@@ -229,9 +229,9 @@ def test_a_residual_network_of_torchvision_is_inspected_site_by_site() -> None:
     banks = inspect_banks(net, torch.randn(8, 3, 32, 32))
     assert list(banks) == list(net.mixtures())
     assert len(banks) == 17
-    assert all(found.columns is not None for found in banks.values())
-    assert all("leaky_relu" in {each.name for each in found.redundant} for found in banks.values())
-    assert all(found.condition_centred > 1 and found.rank < 5 for found in banks.values())
+    assert all(inspected.columns is not None for inspected in banks.values())
+    assert all("leaky_relu" in {each.name for each in inspected.redundant} for inspected in banks.values())
+    assert all(inspected.condition_centred > 1 and inspected.rank < 5 for inspected in banks.values())
     assert "leaky_relu" in reduce_candidates(space, banks, drop="aliases").dropped
 
 
@@ -256,6 +256,6 @@ def test_the_three_principles_are_checked() -> None:
 
 def test_a_function_that_overflows_violates_the_domain_principle() -> None:
     large = 1e20 * NORMAL
-    found = bank(["relu", "squared_relu"], large)
-    assert found.overflows == ("squared_relu",)
-    assert check_principles({"act": found})[0].found == "squared_relu is not finite at some inputs"
+    inspected = bank(["relu", "squared_relu"], large)
+    assert inspected.overflows == ("squared_relu",)
+    assert check_principles({"act": inspected})[0].found == "squared_relu is not finite at some inputs"

@@ -46,15 +46,15 @@ def batch() -> Tensor:
 
 
 def test_site_inputs_are_the_outputs_of_the_layers_before(net: Supernet, batch: Tensor) -> None:
-    seen = record_site_inputs(net, batch)
-    assert list(seen) == list(net.mixtures())
-    assert len(seen) == 2
+    recorded = record_site_inputs(net, batch)
+    assert list(recorded) == list(net.mixtures())
+    assert len(recorded) == 2
     with torch.no_grad():
         conv = net.model.conv(batch)
         first = F.batch_norm(conv, None, None, training=True)
         second = (torch.relu(first) + torch.tanh(first) + first) / 3 + 1
-    act = seen["block.0"]
-    assert (act.calls, act.seen) == (2, 2 * 16 * 4 * 36)
+    act = recorded["block.0"]
+    assert (act.calls, act.value_count) == (2, 2 * 16 * 4 * 36)
     torch.testing.assert_close(act.kept[0], first)
     torch.testing.assert_close(act.kept[1], second)
     assert act.low == pytest.approx(float(torch.minimum(first.min(), second.min())))
@@ -73,10 +73,10 @@ class Branching(nn.Module):
 
 def test_a_site_that_the_data_does_not_reach_is_reported(batch: Tensor) -> None:
     net = nasact.relax(Branching(), ["relu", "tanh"])
-    seen = record_site_inputs(net, batch)
-    assert (seen["usual.0"].reached, seen["spare.0"].reached) == (True, False)
-    assert (seen["spare.0"].calls, seen["spare.0"].seen, seen["spare.0"].kept) == (0, 0, ())
-    assert math.isnan(seen["spare.0"].low)
+    recorded = record_site_inputs(net, batch)
+    assert (recorded["usual.0"].reached, recorded["spare.0"].reached) == (True, False)
+    assert (recorded["spare.0"].calls, recorded["spare.0"].value_count, recorded["spare.0"].kept) == (0, 0, ())
+    assert math.isnan(recorded["spare.0"].low)
     bank = inspect_banks(net, batch)["spare.0"]
     assert bank.skip_reason == "the data does not reach it"
     assert bank.to_dict()["condition"] is None
@@ -114,10 +114,10 @@ def test_kept_inputs_are_bounded_and_include_the_extremes() -> None:
     net = nasact.relax(nn.Sequential(nn.ReLU()), ["relu", "tanh"])
     x = torch.randn(500, 300)
     x[123, 7], x[321, 9] = 50.0, -60.0
-    seen = record_site_inputs(net, x)["0"]
-    assert seen.seen == x.numel()
-    assert sum(kept.numel() for kept in seen.kept) <= inputs.MAX_KEPT_VALUES + 2 * 300
-    values, F_ = candidate_outputs(net.mixtures()["0"].bank, seen)
+    recorded = record_site_inputs(net, x)["0"]
+    assert recorded.value_count == x.numel()
+    assert sum(kept.numel() for kept in recorded.kept) <= inputs.MAX_KEPT_VALUES + 2 * 300
+    values, F_ = candidate_outputs(net.mixtures()["0"].bank, recorded)
     assert len(values) == len(F_) <= inputs.MAX_SAMPLED_VALUES + 2
     assert (float(values.max()), float(values.min())) == (50.0, -60.0)
     torch.testing.assert_close(F_, torch.stack([torch.relu(values), torch.tanh(values)], -1))
@@ -134,11 +134,11 @@ def test_kept_inputs_of_many_calls_are_bounded() -> None:
                 x = self.block(x) + 0.1
             return x
 
-    seen = record_site_inputs(nasact.relax(Loop(), ["tanh", "identity"]), torch.randn(64, 100))["block.0"]
-    assert seen.calls == 60
-    assert seen.seen == 60 * 6400
-    assert len(seen.kept) > 30
-    assert sum(kept.numel() for kept in seen.kept) <= 2 * inputs.MAX_KEPT_VALUES
+    recorded = record_site_inputs(nasact.relax(Loop(), ["tanh", "identity"]), torch.randn(64, 100))["block.0"]
+    assert recorded.calls == 60
+    assert recorded.value_count == 60 * 6400
+    assert len(recorded.kept) > 30
+    assert sum(kept.numel() for kept in recorded.kept) <= 2 * inputs.MAX_KEPT_VALUES
 
 
 def test_coupled_and_parametric_functions_are_evaluated_as_the_mixture_does(batch: Tensor) -> None:
@@ -147,13 +147,13 @@ def test_coupled_and_parametric_functions_are_evaluated_as_the_mixture_does(batc
     )
     with torch.no_grad():
         net.mixtures()["block.0"].bank.betas["prelu_slope"].copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
-    seen = record_site_inputs(net, batch)["block.0"]
-    _, found = candidate_outputs(net.mixtures()["block.0"].bank, seen)
-    assert sum(kept.numel() for kept in seen.kept) > len(found)  # F is a sample: compared as a set of rows
+    recorded = record_site_inputs(net, batch)["block.0"]
+    _, outputs = candidate_outputs(net.mixtures()["block.0"].bank, recorded)
+    assert sum(kept.numel() for kept in recorded.kept) > len(outputs)  # a sample: compared as a set of rows
     rows = []
-    for x in (kept.double() for kept in seen.kept):
+    for x in (kept.double() for kept in recorded.kept):
         slope = torch.tensor([0.1, 0.2, 0.3, 0.4]).double().view(1, 4, 1, 1)
         columns = [torch.softmax(x, 1), torch.where(x > 0, x, slope * x), x + torch.sin(x) ** 2]
         rows.append(torch.stack([column.reshape(-1) for column in columns], -1))
     expected = {tuple(row) for row in torch.cat(rows).mul(1e9).round().tolist()}
-    assert {tuple(row) for row in found.mul(1e9).round().tolist()} <= expected
+    assert {tuple(row) for row in outputs.mul(1e9).round().tolist()} <= expected

@@ -1,4 +1,4 @@
-"""The docs say what the code does: their Python runs, their commands parse, their generated parts are in step."""
+"""The docs match the code: their Python runs, their commands parse, their generated parts are up to date."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
+    """The code blocks of all pages in this language, each with its place."""
     found = []
     for page in PAGES:
         for index, block in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)):
@@ -28,6 +29,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 def commands() -> list[str]:
+    """Every nasact command in a shell block or in backticks."""
     lines = [line for _, block in blocks("sh") for line in block.splitlines()]
     inline = [text for page in PAGES for text in re.findall(r"`(nasact [^`]+)`", page.read_text())]
     return [text.split("  #")[0].split(" > ")[0].strip() for text in [*lines, *inline] if text.startswith("nasact ")]
@@ -35,12 +37,12 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize(("place", "code"), blocks("python"), ids=lambda value: value if ":" in value[:20] else "")
 def test_the_python_of_the_docs_runs(place: str, code: str, tmp_path: Path) -> None:
-    # a process of its own: an example registers a function, and other tests run over the catalogue
+    # a separate process: an example registers a function, and other tests run over the catalogue
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{place}: {done.stderr}"
 
 
-def test_there_are_examples_and_commands_to_check() -> None:
+def test_the_docs_have_examples_and_commands() -> None:
     assert len(blocks("python")) >= 2
     assert len(set(commands())) >= 10
 
@@ -68,7 +70,7 @@ def test_the_yaml_of_the_readme_is_a_study() -> None:
 
 
 @pytest.mark.parametrize("columns", ["60", "200"])
-def test_generated_pages_are_in_step_with_the_code_in_every_terminal(columns: str) -> None:
+def test_generated_pages_match_the_code_at_every_terminal_width(columns: str) -> None:
     command = [sys.executable, "docs/generate.py", "--check"]
     environment = {**os.environ, "COLUMNS": columns}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What is shipped: studies and search spaces by name, from a wheel that knows nothing of the checkout."""
+"""The wheel holds studies, search spaces and native sources, and finds them without the checkout."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ def test_the_wheel_holds_every_study_and_search_space_and_finds_them(tmp_path: P
     assert len(spaces) >= 14
     sources = {path.name for path in (ROOT / NATIVE).iterdir() if path.suffix in (".h", ".cpp")}
     assert len(sources) >= 4
-    assert sources <= {path.name for path in (unpacked / NATIVE).iterdir()}, "what is compiled at first use"
+    assert sources <= {path.name for path in (unpacked / NATIVE).iterdir()}, "the native sources, which are compiled at the first use"

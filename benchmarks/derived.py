@@ -87,7 +87,7 @@ def train_derived(spec: TrialSpec, data: Data, directory: Path) -> Outcome:
     """Run a whole trial, and test the network that it retrained."""
     shutil.rmtree(directory, ignore_errors=True)  # no continued trial: its seconds would be incomplete
     started = time.process_time()
-    result, weights = run_to_end(spec, data, directory)
+    result, weights = run_with_weights(spec, data, directory)
     seconds = time.process_time() - started
     if result.status != "complete" or result.genotype is None or weights is None:
         raise SystemExit(f"{directory.name}: {result.status}: {result.reason}")
@@ -108,7 +108,7 @@ def train_derived(spec: TrialSpec, data: Data, directory: Path) -> Outcome:
     }
 
 
-def run_to_end(spec: TrialSpec, data: Data, directory: Path) -> tuple[TrialResult, Mapping[str, Any] | None]:
+def run_with_weights(spec: TrialSpec, data: Data, directory: Path) -> tuple[TrialResult, Mapping[str, Any] | None]:
     """Run the trial; return its result and the weights after its last epoch, which a trial does not return itself."""
     running, weights = run_trial(spec, data, directory=directory), None
     while True:

@@ -30,7 +30,7 @@ from nasact.files import write_json
 from nasact.report.statistics import ci95, mean, std
 from nasact.study import Study, TrialSpec
 from nasact.tasks import load_data
-from nasact.trial import run_trial, trial_key
+from nasact.trial import run_to_end, trial_key
 
 KERNELS = ("table", "reference", "fused")
 OTHERS = ("table", "fused")
@@ -79,13 +79,7 @@ def run_kernel(kernel: str, seed: int, quick: bool, data_dir: Path, runs: Path) 
     path = directory / "outcome.json"
     if path.exists() and (cached := json.loads(path.read_text()))["key"] == key:
         return cached
-    running = run_trial(trial, data, directory=directory)
-    while True:
-        try:
-            next(running)
-        except StopIteration as end:
-            result = end.value
-            break
+    result = run_to_end(trial, data, directory=directory)
     if result.status != "complete":
         raise SystemExit(f"{directory}: {result.status}: {result.reason}")
     job = TrainingJob(result.genotype, seed, "test", "derived")

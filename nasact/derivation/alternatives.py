@@ -18,8 +18,7 @@ from nasact.errors import MixtureError
 from nasact.mixture import Layout, Mixture
 from nasact.reserved_names import ORIGINAL
 from nasact.supernet import Genotype, SiteGene, Supernet
-from nasact.supernet.derivation import TopK, genotype_of, keep_top, kept_count
-from nasact.supernet.probe import keep
+from nasact.supernet.top_k import TopK, build_genotype, keep_chosen, keep_top_k, resolve_top_k
 
 
 class Alternative(NamedTuple):
@@ -63,11 +62,11 @@ def site_alternatives(site: str, mixture: Mixture, top_k: TopK, margin: float) -
     At level channel and neuron all rows exchange the function together, and weights are means over rows of |p|.
     """
     p = mixture.weights().double().cpu()
-    k = kept_count(site, mixture, top_k)
-    best = mixture.normaliser.renormalise(keep_top(p, k), f"site {site!r}")
+    k = resolve_top_k(site, mixture, top_k)
+    best = mixture.normaliser.renormalise(keep_top_k(p, k), f"site {site!r}")
     alternatives = [Alternative(0.0, best)]
-    top = keep_top(p, k) != 0
-    fixed = keep_top(p, k - 1) != 0
+    top = keep_top_k(p, k) != 0
+    fixed = keep_top_k(p, k - 1) != 0
     weight = p.abs().reshape(-1, p.shape[-1]).mean(dim=0)
     last = (torch.where(top & ~fixed, p.abs(), 0.0)).sum(dim=-1).mean().item()
     for index in sorted(range(len(weight)), key=lambda index: (-weight[index].item(), index)):
@@ -78,7 +77,7 @@ def site_alternatives(site: str, mixture: Mixture, top_k: TopK, margin: float) -
         # a row that keeps this function anyway has nothing to exchange
         chosen = torch.where(fixed[..., index : index + 1], top, chosen)
         try:
-            weights = keep(p, chosen, mixture.normaliser, f"site {site!r}")
+            weights = keep_chosen(p, chosen, mixture.normaliser, f"site {site!r}")
         except MixtureError:
             continue  # weights of both signs cancel and cannot be renormalised
         if not any(torch.equal(weights, known.weights) for known in alternatives):
@@ -117,7 +116,7 @@ def likeliest_genotypes(supernet: Supernet, top_k: TopK, margin: float, limit: i
     for indices in islice(combinations_by_shortfall(shortfalls), limit):
         chosen = zip(alternatives.items(), indices, strict=True)
         weights = {site: choices[index].weights for (site, choices), index in chosen}
-        genotypes.append(genotype_of(banks, weights, normaliser=normaliser, top_k=top_k))
+        genotypes.append(build_genotype(banks, weights, normaliser=normaliser, top_k=top_k))
     return genotypes
 
 

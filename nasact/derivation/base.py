@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 from nasact.errors import StudyError
 from nasact.options import RecordRegistry
 from nasact.supernet import Genotype, Supernet
-from nasact.supernet.derivation import TopK
+from nasact.supernet.top_k import TopK
 from nasact.training.batches import LabelledExamples
 from nasact.training.loop import FitState, SearchRun
 from nasact.training.metrics import Loss

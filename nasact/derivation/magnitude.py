@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from nasact.derivation.base import DERIVATIONS, CostEstimate, DerivationContext, Derived
 from nasact.supernet import derive
-from nasact.supernet.derivation import TopK
+from nasact.supernet.top_k import TopK
 
 
 @dataclass(frozen=True, kw_only=True)

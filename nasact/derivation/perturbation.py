@@ -14,8 +14,8 @@ from torch import Tensor
 from nasact.derivation.base import DERIVATIONS, CostEstimate, DerivationContext, Derived, require_level
 from nasact.errors import Divergence
 from nasact.options import require_at_least, require_choice
-from nasact.supernet.derivation import TopK, genotype_of, kept_count
-from nasact.supernet.probe import Probe, Slot, keep
+from nasact.supernet.fixed_weights import FixedWeightMixture, FixedWeightSupernet
+from nasact.supernet.top_k import TopK, build_genotype, keep_chosen, resolve_top_k
 from nasact.training.batches import permutation
 from nasact.training.loop import begin_fit, fit
 from nasact.training.metrics import evaluate
@@ -63,14 +63,14 @@ class Perturbation:
 
     def derive(self, context: DerivationContext, top_k: TopK) -> Derived:
         require_level("perturbation", self, context.supernet)
-        counts = {name: kept_count(name, m, top_k) for name, m in context.supernet.mixtures().items()}
-        probe = Probe.of(context.supernet)
-        tuned = begin_fit(probe.network, context.optimiser, seed=derive_seed(context.seed, "tune"))
+        counts = {name: resolve_top_k(name, m, top_k) for name, m in context.supernet.mixtures().items()}
+        fixed = FixedWeightSupernet.copy_of(context.supernet)
+        tuned = begin_fit(fixed.network, context.optimiser, seed=derive_seed(context.seed, "tune"))
         decided: dict[str, Tensor] = {}
-        sites = list(probe.slots)
+        sites = list(fixed.mixtures)
         for index in permutation(len(sites), context.seed, "sites").tolist():
             name = sites[index]
-            decided[name] = self._decide(probe, name, counts[name], context)
+            decided[name] = self._decide(fixed, name, counts[name], context)
             if len(decided) < len(sites):
                 for _ in fit(
                     tuned,
@@ -81,14 +81,14 @@ class Perturbation:
                     phase=f"derive, tuning after site {name!r},",
                 ):
                     pass
-        normaliser = next(iter(probe.slots.values())).normaliser.name
-        genotype = genotype_of(probe.banks(), decided, normaliser=normaliser, top_k=top_k)
+        normaliser = next(iter(fixed.mixtures.values())).normaliser.name
+        genotype = build_genotype(fixed.banks(), decided, normaliser=normaliser, top_k=top_k)
         return Derived(genotype, {"networks": 0, "epochs": tuned.epoch})
 
-    def _decide(self, probe: Probe, name: str, k: int, context: DerivationContext) -> Tensor:
-        """The weights (*layout.shape, K) that site `name` keeps; they are also put into its slot."""
-        slot = probe.slots[name]
-        before = slot.weights.detach().double().cpu().clone()
+    def _decide(self, fixed: FixedWeightSupernet, name: str, k: int, context: DerivationContext) -> Tensor:
+        """The weights (*layout.shape, K) that site `name` keeps; they are also put into its mixture."""
+        mixture = fixed.mixtures[name]
+        before = mixture.weights.detach().double().cpu().clone()
         decided = torch.zeros_like(before)
         for row in itertools.product(*map(range, before.shape[:-1])):
             # a function of weight 0 was dropped by the search: its removal costs nothing, and it is no candidate
@@ -96,17 +96,23 @@ class Perturbation:
             if k < int(chosen.sum()):
                 candidates: list[int] = chosen.nonzero().flatten().tolist()
                 cost = {
-                    index: self._removal_cost(probe, slot, row, before[row], index, context) for index in candidates
+                    index: self._removal_cost(fixed, mixture, row, before[row], index, context) for index in candidates
                 }
                 # at equal cost the heavier candidate is kept, then the first
                 ranked = sorted(candidates, key=lambda i: (*cost[i], before[row][i].abs().item(), -i))
                 chosen[ranked[:-k]] = False
-            decided[row] = keep(before[row], chosen, slot.normaliser, f"site {name!r}")
-            slot.put(decided[row], row)
+            decided[row] = keep_chosen(before[row], chosen, mixture.normaliser, f"site {name!r}")
+            mixture.set_weights(decided[row], row)
         return decided
 
     def _removal_cost(
-        self, probe: Probe, slot: Slot, row: tuple[int, ...], weights: Tensor, index: int, context: DerivationContext
+        self,
+        fixed: FixedWeightSupernet,
+        mixture: FixedWeightMixture,
+        row: tuple[int, ...],
+        weights: Tensor,
+        index: int,
+        context: DerivationContext,
     ) -> tuple[float, ...]:
         """How bad validation is without candidate `index` of this row; larger is worse."""
         masked = weights.clone()
@@ -114,9 +120,9 @@ class Perturbation:
         remaining = masked.abs().sum()
         if self.rescale and remaining > 0:
             masked *= weights.abs().sum() / remaining
-        with slot.holding(masked, row):
+        with mixture.temporary_weights(masked, row):
             try:
-                validation = evaluate(probe.network, context.val, loss=context.loss)
+                validation = evaluate(fixed.network, context.val, loss=context.loss)
             except Divergence:
                 return (math.inf,) if self.by == "loss" else (0.0, math.inf)
         return (validation.loss,) if self.by == "loss" else (-validation.accuracy, validation.loss)

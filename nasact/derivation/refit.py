@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nasact.derivation.base import DERIVATIONS, CostEstimate, DerivationContext, Derived
 from nasact.options import require_at_least, require_positive
-from nasact.supernet.derivation import TopK, derived_weights, genotype_of
-from nasact.supernet.probe import Probe
+from nasact.supernet.fixed_weights import FixedWeightSupernet
+from nasact.supernet.top_k import TopK, build_genotype, derive_weights
 from nasact.training.batches import batches
 from nasact.training.loop import begin_fit, fit
 from nasact.training.metrics import eval_mode, evaluate, require_finite
@@ -46,16 +46,16 @@ class Refit:
         return CostEstimate(supernet_epochs=self.epochs, mixture_epochs=self.epochs, validations=self.epochs + 1)
 
     def derive(self, context: DerivationContext, top_k: TopK) -> Derived:
-        pruned = derived_weights(context.supernet, top_k)
-        probe = Probe.of(context.supernet)
-        for name, slot in probe.slots.items():
-            slot.put(pruned[name])
-        fit_state = begin_fit(probe.network, context.optimiser, seed=derive_seed(context.seed, "refit"))
+        pruned = derive_weights(context.supernet, top_k)
+        fixed = FixedWeightSupernet.copy_of(context.supernet)
+        for name, mixture in fixed.mixtures.items():
+            mixture.set_weights(pruned[name])
+        fit_state = begin_fit(fixed.network, context.optimiser, seed=derive_seed(context.seed, "refit"))
         scale_optimiser = torch.optim.Adam(
-            [slot.weights for slot in probe.slots.values()], lr=self.lr, weight_decay=0.0
+            [mixture.weights for mixture in fixed.mixtures.values()], lr=self.lr, weight_decay=0.0
         )
-        before = best = evaluate(probe.network, context.val, loss=context.loss, place="derive, pruned network")
-        genotype = genotype_of(probe.banks(), pruned, normaliser="free", top_k=top_k)
+        before = best = evaluate(fixed.network, context.val, loss=context.loss, place="derive, pruned network")
+        genotype = build_genotype(fixed.banks(), pruned, normaliser="free", top_k=top_k)
         for epoch in range(self.epochs):
             for _ in fit(
                 fit_state,
@@ -66,38 +66,40 @@ class Refit:
                 phase="derive, refitting,",
             ):
                 pass
-            self._fit_scales(probe, scale_optimiser, pruned, context, epoch)
+            self._fit_scales(fixed, scale_optimiser, pruned, context, epoch)
             place = f"derive, refitting, epoch {epoch + 1}"
-            validation = evaluate(probe.network, context.val, loss=context.loss, place=place)
+            validation = evaluate(fixed.network, context.val, loss=context.loss, place=place)
             if validation.loss < best.loss:
                 best = validation
-                weights = {name: slot.weights.detach().double().cpu().clone() for name, slot in probe.slots.items()}
-                genotype = genotype_of(probe.banks(), weights, normaliser="free", top_k=top_k)
+                weights = {
+                    name: mixture.weights.detach().double().cpu().clone() for name, mixture in fixed.mixtures.items()
+                }
+                genotype = build_genotype(fixed.banks(), weights, normaliser="free", top_k=top_k)
         metrics = {"val_loss_pruned": before.loss, "val_loss_refitted": best.loss}
         return Derived(genotype, {"networks": 0, "epochs": self.epochs, **metrics})
 
     def _fit_scales(
         self,
-        probe: Probe,
+        fixed: FixedWeightSupernet,
         optimiser: torch.optim.Optimizer,
         pruned: dict[str, Tensor],
         context: DerivationContext,
         epoch: int,
     ) -> None:
         """Train the kept mixture weights for one epoch over the validation data; pruned weights stay zero."""
-        slots = probe.slots
-        kept = {name: (pruned[name] != 0).to(slot.weights) for name, slot in slots.items()}
-        parameters = [slot.weights.requires_grad_(True) for slot in slots.values()]
+        mixtures = fixed.mixtures
+        kept = {name: (pruned[name] != 0).to(mixture.weights) for name, mixture in mixtures.items()}
+        parameters = [mixture.weights.requires_grad_(True) for mixture in mixtures.values()]
         try:
-            with eval_mode(probe.network):
+            with eval_mode(fixed.network):
                 for batch in batches(
                     context.val, context.batch_size, seed=context.seed, phase="refit.val", epoch=epoch
                 ):
-                    loss = context.loss(probe.network(batch.x), batch.y)
+                    loss = context.loss(fixed.network(batch.x), batch.y)
                     require_finite(loss.item(), f"derive, refitting, epoch {epoch + 1}, validation loss")
                     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-                    for (name, slot), gradient in zip(slots.items(), gradients, strict=True):
-                        slot.weights.grad = None if gradient is None else gradient * kept[name]
+                    for (name, mixture), gradient in zip(mixtures.items(), gradients, strict=True):
+                        mixture.weights.grad = None if gradient is None else gradient * kept[name]
                     optimiser.step()
         finally:
             for parameter in parameters:

@@ -12,7 +12,7 @@ from nasact.derivation.successive_halving import rungs, successive_halving
 from nasact.errors import StudyError
 from nasact.options import require_at_least
 from nasact.supernet import Genotype
-from nasact.supernet.derivation import TopK
+from nasact.supernet.top_k import TopK
 from nasact.training.loop import FitState
 from nasact.training.seeds import derive_seed
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from nasact.options import RecordRegistry
 from nasact.supernet import Supernet
-from nasact.supernet.derivation import TopK
+from nasact.supernet.top_k import TopK
 from nasact.training.batches import LabelledExamples
 from nasact.training.metrics import Direction, Loss
 

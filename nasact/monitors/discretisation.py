@@ -9,8 +9,8 @@ from typing import ClassVar
 from nasact.errors import Divergence, GenotypeError, MixtureError
 from nasact.monitors.base import MONITORS, Collapse, EpochMetrics, MonitorContext
 from nasact.options import require_at_least
-from nasact.supernet.derivation import derived_weights
-from nasact.supernet.probe import Probe
+from nasact.supernet.fixed_weights import FixedWeightSupernet
+from nasact.supernet.top_k import derive_weights
 from nasact.training.metrics import Direction, evaluate
 
 
@@ -46,11 +46,11 @@ class Discretisation:
         if context.epoch % self.every:
             return {}
         try:
-            pruned = derived_weights(context.supernet, context.top_k)
-            probe = Probe.of(context.supernet)
-            for site, slot in probe.slots.items():
-                slot.put(pruned[site])
-            accuracy = evaluate(probe.network, context.val, loss=context.loss, place="pruned supernet").accuracy
+            pruned = derive_weights(context.supernet, context.top_k)
+            fixed = FixedWeightSupernet.copy_of(context.supernet)
+            for site, mixture in fixed.mixtures.items():
+                mixture.set_weights(pruned[site])
+            accuracy = evaluate(fixed.network, context.val, loss=context.loss, place="pruned supernet").accuracy
         except (Divergence, GenotypeError, MixtureError):
             return {}
         gap = context.metrics["val_accuracy"] - accuracy

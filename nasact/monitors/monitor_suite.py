@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from nasact.monitors.base import Collapse, EpochMetrics, Monitor, MonitorContext
 from nasact.supernet import Supernet
-from nasact.supernet.derivation import TopK
+from nasact.supernet.top_k import TopK
 from nasact.training.batches import LabelledExamples
 from nasact.training.loop import Epoch, SearchRun
 from nasact.training.metrics import Loss

@@ -1,4 +1,4 @@
-"""The genotype: which functions, with which weights, at which site. Readable, serialisable, applicable to a model."""
+"""The genotype: the functions of each site and their weights. It can be read, serialised and applied to a model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from nasact import activations
 from nasact.errors import GenotypeError, MixtureError, UnknownName, did_you_mean
 from nasact.mixture import LEVELS, NORMALISERS, Activation, Bank, FrozenMixture, Kernel, Layout
 from nasact.reserved_names import ORIGINAL
-from nasact.supernet.sites import Place, Site, find_plan
-from nasact.supernet.supernet import bank_names, bare, reference_tensor
-from nasact.supernet.surgery import install
+from nasact.supernet.sites import Site, SiteLocation, plan_surgery
+from nasact.supernet.supernet import function_names, reference_tensor
+from nasact.supernet.surgery import install, without_hooks
 
 SCHEMA = 1
+"""Version of the genotype's JSON."""
 
 Nested = float | tuple["Nested", ...]
 
@@ -34,7 +35,10 @@ def _thaw(values: Nested) -> Any:
 
 @dataclass(frozen=True)
 class SiteGene:
-    """One site: `weights` (*layout.shape, len(functions)); each beta (*layout.shape), by its key "function_beta"."""
+    """The functions of one site.
+
+    `weights`: (*layout.shape, len(functions)). `betas`: by key "function_beta", each (*layout.shape).
+    """
 
     functions: tuple[str, ...]
     weights: Nested
@@ -43,7 +47,7 @@ class SiteGene:
 
     @classmethod
     def make(cls, names: Sequence[str], weights: Tensor, betas: Mapping[str, Tensor], layout: Layout) -> SiteGene:
-        """From weights (*layout.shape, K) over K names; functions whose weights are all zero are dropped."""
+        """The gene with weights (*layout.shape, K) for K names; functions whose weights are all zero are left out."""
         used = [k for k in range(len(names)) if bool((weights[..., k] != 0).any())] or [0]
         functions = tuple(names[k] for k in used)
         keys = [f"{name}_{beta.name}" for name in functions if name != ORIGINAL for beta in activations.get(name).betas]
@@ -55,16 +59,16 @@ class SiteGene:
         )
 
     def weights_tensor(self) -> Tensor:
-        """Weights (*layout.shape, K), float64."""
+        """The weights as a tensor: (*layout.shape, K), float64."""
         return torch.tensor(_thaw(self.weights), dtype=torch.float64)
 
     @property
     def single(self) -> str | None:
-        """The one function of this site, where there is one with weight 1 and no channel or unit of its own."""
+        """The name of the only function, if the site has one function with weight 1 at layer level; else None."""
         return self.functions[0] if self.weights == (1.0,) else None
 
     def describe(self) -> str:
-        """`relu`, `0.62 relu + 0.38 tanh`, or the share of channels or units per function where weights vary."""
+        """A text such as `relu` or `0.62 relu + 0.38 tanh`; mean weights over channels or units where they vary."""
         if self.single:
             return self.single
         weights = self.weights_tensor()
@@ -75,7 +79,7 @@ class SiteGene:
 
 @dataclass(frozen=True)
 class Genotype:
-    """Site name to its gene, in the order in which the model applies them. Made by `derive`, or by hand from JSON."""
+    """The gene of each site, in the order in which the model applies them. Made by `derive` or read from JSON."""
 
     sites: Mapping[str, SiteGene]
     level: str
@@ -92,9 +96,9 @@ class Genotype:
         exclude: Sequence[str] = (),
         partial: bool = False,
     ) -> Genotype:
-        """The same function at every chosen site of `model`; "original" keeps the model's own."""
+        """The genotype with one function at every chosen site of `model`; "original": the model's own functions."""
         name = function if function == ORIGINAL else activations.get(function).name
-        plan = find_plan(model, include=include, exclude=exclude, partial=partial)
+        plan = plan_surgery(model, include=include, exclude=exclude, partial=partial)
         gene = SiteGene.make((name,), torch.ones(1), {}, Layout())
         sites = {
             site: replace(gene, channel_dim=s.channels.dim if s.channels else 1) for site, (s, _) in plan.sites.items()
@@ -103,18 +107,18 @@ class Genotype:
 
     @classmethod
     def original(cls, model: nn.Module, **options: Any) -> Genotype:
-        """Every site keeps the model's own function. `options` as for `uniform`."""
+        """The genotype in which every site keeps the model's own function. `options` as in `uniform`."""
         return cls.uniform(model, ORIGINAL, **options)
 
     def random_like(self, space: str | Sequence[str], generator: torch.Generator) -> Genotype:
-        """A random genotype of the same sites, level and k: functions without replacement, weights from the simplex."""
-        names = bank_names(space)
+        """Draw a genotype with the same sites, level and k: k different functions, weights uniform on the simplex."""
+        names = function_names(space)
         sites = {}
         for name, gene in self.sites.items():
             shape = gene.weights_tensor().shape[:-1]
             k = len(names) if self.top_k == "all" else min(self.top_k, len(names))
             order = torch.rand((*shape, len(names)), generator=generator, dtype=torch.float64).argsort(-1)[..., :k]
-            # a flat Dirichlet: exponential variables over their sum
+            # a flat Dirichlet distribution: exponential variables, divided by their sum
             drawn = torch.empty((*shape, k), dtype=torch.float64).exponential_(generator=generator)
             weights = torch.zeros((*shape, len(names)), dtype=torch.float64)
             weights.scatter_(-1, order, drawn / drawn.sum(-1, keepdim=True))
@@ -127,13 +131,13 @@ class Genotype:
         return tuple(dict.fromkeys(function for gene in self.sites.values() for function in gene.functions))
 
     def apply(self, model: nn.Module, *, inplace: bool = False, kernel: str | Kernel = "auto") -> nn.Module:
-        """`model` with this genotype's functions at its sites; a copy unless `inplace`.
+        """Return `model` with this genotype's functions at its sites: a copy, unless `inplace`.
 
-        A single function becomes the plain torch module where torch has one; sites the genotype does not name, and
-        weights, hooks, device, dtype and mode, stay as they are. `kernel`: what computes the sites that keep a mixture.
-        GenotypeError where a site does not exist or fit.
+        A single function becomes torch's own module if torch has one. Sites that the genotype does not name, and
+        weights, hooks, device, dtype and mode, do not change. `kernel`: what computes the sites with a mixture.
+        GenotypeError if a site does not exist in the model.
         """
-        plan = find_plan(model if inplace else deepcopy(model), partial=True)
+        plan = plan_surgery(model if inplace else deepcopy(model), partial=True)
         for name in self.sites:
             if name not in plan.sites:
                 known = ", ".join(plan.sites)
@@ -141,13 +145,15 @@ class Genotype:
                 raise GenotypeError(f"site {name!r} does not exist in {type(model).__name__} (it has {known}).{hint}")
         modules: dict[str, nn.Module] = {}
         for name, gene in self.sites.items():
-            site, place = plan.sites[name]
+            site, location = plan.sites[name]
             if gene.single in (ORIGINAL, site.function):
                 continue
-            modules[name] = self._module(gene, site, place, reference_tensor(plan.model, place), kernel)
+            modules[name] = self._module(gene, site, location, reference_tensor(plan.model, location), kernel)
         return install(plan, modules)
 
-    def _module(self, gene: SiteGene, site: Site, place: Place, reference: Tensor, kernel: str | Kernel) -> nn.Module:
+    def _module(
+        self, gene: SiteGene, site: Site, location: SiteLocation, reference: Tensor, kernel: str | Kernel
+    ) -> nn.Module:
         if gene.single:
             candidate = activations.get(gene.single)
             if candidate.module is not None and not candidate.betas and candidate.elementwise:
@@ -156,7 +162,7 @@ class Genotype:
         bank = Bank(
             gene.functions,
             Layout(level=self.level, shape=tuple(weights.shape[:-1]), channel_dim=gene.channel_dim),
-            original=bare(place.original),
+            original=without_hooks(location.original),
             betas={key: torch.tensor(_thaw(value)) for key, value in gene.betas.items()},
             where=f"site {site.name!r}",
             kernel="reference" if gene.single else kernel,
@@ -166,7 +172,7 @@ class Genotype:
         return Activation(bank) if gene.single else FrozenMixture(bank, weights.to(reference))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, with the schema's version."""
+        """The genotype as plain JSON types, with the schema's version."""
         return {
             "schema": SCHEMA,
             "level": self.level,
@@ -188,7 +194,7 @@ class Genotype:
 
     @classmethod
     def from_json(cls, text: str) -> Genotype:
-        """Read what `to_json` wrote; GenotypeError in one line where it is not that."""
+        """Read the text of `to_json`; GenotypeError, in one line, for anything else."""
         try:
             tree = json.loads(text)
         except json.JSONDecodeError as error:
@@ -197,7 +203,7 @@ class Genotype:
 
     @classmethod
     def from_dict(cls, tree: Any) -> Genotype:
-        """Read what `to_dict` made; GenotypeError naming the place where it is not that."""
+        """Read the result of `to_dict`; GenotypeError, which names the place, for anything else."""
         _expect_keys(tree, {"schema", "level", "normaliser", "top_k", "sites"}, "genotype")
         if tree["schema"] != SCHEMA:
             raise GenotypeError(f"genotype: schema: this version reads {SCHEMA}, but got {tree['schema']!r}")

@@ -1,9 +1,9 @@
-"""The supernet: a model whose activation sites hold mixtures, with its two kinds of parameters told apart."""
+"""The supernet: a model whose activation sites hold mixtures; its weights and alphas are separate parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from nasact import activations
 from nasact.errors import MixtureError, SurgeryError, did_you_mean
 from nasact.mixture import Bank, Kernel, Layout, Mixture
-from nasact.supernet.sites import Place, Plan, Site, find_plan
-from nasact.supernet.surgery import install
+from nasact.reserved_names import ORIGINAL
+from nasact.supernet.sites import Site, SiteLocation, SurgeryPlan, plan_surgery
+from nasact.supernet.surgery import install, without_hooks
 
 
 class Supernet(nn.Module):
-    """A model whose sites hold mixtures. Calls, state and mode are the model's; made by `relax`."""
+    """A model whose sites hold mixtures, made by `relax`. It is called like the model."""
 
     def __init__(self, model: nn.Module, mixtures: Mapping[str, Mixture], sites: Sequence[Site]) -> None:
         super().__init__()
@@ -34,15 +35,15 @@ class Supernet(nn.Module):
 
     def mixtures(self) -> dict[str, Mixture]:
         """Site name to its mixture, in the order in which the model applies them."""
-        found = {site.name: self.model.get_submodule(self._paths[site.name]) for site in self.sites}
-        return {name: module for name, module in found.items() if isinstance(module, Mixture)}
+        modules = {site.name: self.model.get_submodule(self._paths[site.name]) for site in self.sites}
+        return {name: module for name, module in modules.items() if isinstance(module, Mixture)}
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """The alphas, one a site: (K,), (C, K) or (*units, K)."""
+        """The alpha of each site: (K,), (C, K) or (*units, K)."""
         return [mixture.alpha for mixture in self.mixtures().values()]
 
     def weight_parameters(self) -> list[nn.Parameter]:
-        """Every trainable parameter that is no alpha: the model's own, and the betas of candidates."""
+        """Every trainable parameter except the alphas: the model's own, and the betas of candidates."""
         alphas = {id(alpha) for alpha in self.arch_parameters()}
         return [p for p in self.parameters() if p.requires_grad and id(p) not in alphas]
 
@@ -52,16 +53,16 @@ class Supernet(nn.Module):
             mixture.set_temperature(temperature)
 
     def project_(self) -> None:
-        """Pull alphas back to their normaliser's feasible set, betas into their bounds. Call after each step."""
+        """Project alphas to their normaliser's feasible set and clamp betas to their bounds. Call after each step."""
         for mixture in self.mixtures().values():
             mixture.project_()
 
     def weights(self) -> dict[str, Tensor]:
-        """Mixture weights of each site as evaluation sees them, detached: (K,), (C, K) or (*units, K)."""
+        """The mixture weights of each site in evaluation, detached: (K,), (C, K) or (*units, K)."""
         return {name: mixture.weights() for name, mixture in self.mixtures().items()}
 
     def entropy(self) -> dict[str, float]:
-        """Mean entropy, in nats, of |p| / sum |p| at each site: log K undecided, 0 decided."""
+        """The mean entropy, in nats, of |p| / sum |p| at each site: log K for equal weights, 0 for one function."""
         return {name: _entropy(p) for name, p in self.weights().items()}
 
 
@@ -71,18 +72,14 @@ def _entropy(p: Tensor) -> float:
     return float(torch.special.entr(share).sum(-1).mean())
 
 
-def bank_names(space: str | Sequence[str]) -> tuple[str, ...]:
-    """Canonical function names of a named search space, or of a sequence of names."""
+def function_names(space: str | Sequence[str]) -> tuple[str, ...]:
+    """The catalogue names of the functions in a search space, given by name or as a sequence of names or aliases."""
     names = activations.load_space(space) if isinstance(space, str) else tuple(space)
     return tuple(activations.get(name).name for name in names)
 
 
-def example_args(example: Tensor | tuple[Any, ...]) -> tuple[Any, ...]:
-    return example if isinstance(example, tuple) else (example,)
-
-
-class _Probe(nn.Module):
-    """Computes the original activation and remembers the shapes of its inputs."""
+class _InputShapeRecorder(nn.Module):
+    """Computes the original activation and records the shapes of its inputs."""
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
@@ -98,17 +95,18 @@ class _Probe(nn.Module):
 def site_shapes(
     model: nn.Module, example: Tensor | tuple[Any, ...], names: Sequence[str] | None = None
 ) -> dict[str, list[tuple[int, ...]]]:
-    """Shapes of the inputs that each site gets when the model runs on `example` (one a call; none: not reached).
+    """The shapes of each site's inputs when the model runs on `example`.
 
-    The model is copied, run once in eval mode without gradients, and left as it was.
+    One shape per call of the site; an empty list for a site that is not reached. A copy of the model runs once, in eval
+    mode without gradients. `names`: the sites; None: all.
     """
-    plan = find_plan(deepcopy(model), partial=True)
+    plan = plan_surgery(deepcopy(model), partial=True)
     chosen = [name for name in plan.sites if names is None or name in names]
-    probes = {name: _Probe(plan.sites[name][1].original) for name in chosen}
-    probed = install(plan, probes).eval()
+    recorders = {name: _InputShapeRecorder(plan.sites[name][1].original) for name in chosen}
+    recording = install(plan, recorders).eval()
     with torch.no_grad():
-        probed(*example_args(example))
-    return {name: probe.shapes for name, probe in probes.items()}
+        recording(*(example if isinstance(example, tuple) else (example,)))
+    return {name: recorder.shapes for name, recorder in recorders.items()}
 
 
 def relax(
@@ -128,33 +126,37 @@ def relax(
 ) -> Supernet:
     """Make a supernet: each activation site of `model` becomes a trainable mixture of candidates.
 
-    `space`: name of a search space or candidate names. `level`: what shares one vector of weights, "layer", "channel"
-    or "neuron". `init`: "uniform" (paper 001), "original" (the model's own function joins the bank, and the supernet
-    starts as the model: exactly with affine, free, abs, ratio and convex weights and the reference kernel, within the
-    table's tolerance with the automatic one, up to the normaliser's `vertex_slack` with other weights), or starting
-    weights by function name. `kernel`: what computes the mixtures, a name or a record such as `Table(knots=2049)`.
-    `include` / `exclude`: shell patterns over site names. `partial`: accept that some activations are out of reach.
-    `example_input`: one input of the model, needed at neuron level, and at channel level where the layers before a site
-    do not tell its channels. Without `inplace` the model is copied.
+    `space`: the name of a search space, or candidate names.
+    `level`: what has its own weights: each "layer", "channel" or "neuron".
+    `init`: "uniform" (paper 001), "original", or initial weights by function name. With "original" the model's own
+    function is added to the bank and the supernet starts as the model: exactly with affine, free, abs, ratio and convex
+    weights and the reference kernel, within the table's tolerance with the automatic kernel, and up to the normaliser's
+    `vertex_slack` with other weights.
+    `include`, `exclude`: shell patterns for site names. `partial`: accept that some activations cannot be replaced.
+    `example_input`: one input of the model. Needed at neuron level, and at channel level for a site whose channels the
+    layers before it do not determine.
+    `kernel`: what computes the mixtures: a name, or a record such as `Table(knots=2049)`.
+    `inplace`: change `model` itself; otherwise it is copied.
 
-    Raises SurgeryError (no site, sites out of reach), MixtureError (a bank, level or init that cannot be), UnknownName.
+    Raises SurgeryError (no site, or sites that cannot be replaced), MixtureError (an impossible bank, level or init)
+    and UnknownName.
     """
-    names = bank_names(space)
-    if isinstance(init, str) and init not in ("uniform", "original"):
-        choices = ("uniform", "original")
+    names = function_names(space)
+    if isinstance(init, str) and init not in ("uniform", ORIGINAL):
+        choices = ("uniform", ORIGINAL)
         raise MixtureError(
             f"unknown init {init!r}: expected uniform, original or a mapping.{did_you_mean(init, choices)}"
         )
-    plan = find_plan(model if inplace else deepcopy(model), include=include, exclude=exclude, partial=partial)
+    plan = plan_surgery(model if inplace else deepcopy(model), include=include, exclude=exclude, partial=partial)
     layouts = _layouts(plan, level, example_input)
     mixtures: dict[str, Mixture] = {}
-    for name, (site, place) in plan.sites.items():
-        own = (site.function,) if init == "original" and site.function not in names else ()
-        reference = reference_tensor(plan.model, place)
+    for name, (site, location) in plan.sites.items():
+        added = (site.function,) if init == ORIGINAL and site.function not in names else ()
+        reference = reference_tensor(plan.model, location)
         bank = Bank(
-            (*names, *own),
+            (*names, *added),
             layouts[name],
-            original=bare(place.original),
+            original=without_hooks(location.original),
             where=f"site {name!r}",
             kernel=kernel,
             device=reference.device,
@@ -163,7 +165,7 @@ def relax(
         mixtures[name] = Mixture(
             bank,
             normaliser=normaliser,
-            init=site.function if init == "original" else init,
+            init=site.function if init == ORIGINAL else init,
             temperature=temperature,
             device=reference.device,
             dtype=reference.dtype,
@@ -174,35 +176,26 @@ def relax(
     return supernet
 
 
-def reference_tensor(model: nn.Module, place: Place) -> Tensor:
-    """A parameter that tells device and dtype: the site's own module's before the model's."""
-    for module in (place.parent, model):
+def reference_tensor(model: nn.Module, location: SiteLocation) -> Tensor:
+    """A tensor with the device and dtype for a site: a parameter of the site's parent, else one of the model."""
+    for module in (location.parent, model):
         for parameter in module.parameters() if module is not None else ():
             if parameter.is_floating_point():
                 return parameter
     return torch.empty(0)
 
 
-def bare(original: nn.Module) -> nn.Module:
-    """The original activation without its hooks, which move to the module that takes its place."""
-    twin = copy(original)
-    for kind, hooks in vars(original).items():
-        if kind.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")) and not kind.startswith("_state"):
-            twin.__dict__[kind] = type(hooks)()
-    return twin
-
-
-def _layouts(plan: Plan, level: str, example: Tensor | tuple[Any, ...] | None) -> dict[str, Layout]:
+def _layouts(plan: SurgeryPlan, level: str, example: Tensor | tuple[Any, ...] | None) -> dict[str, Layout]:
     """The layout of each site's weights at `level`."""
-    Layout(level=level, shape=(1,))  # an unknown level is told before anything is run
+    Layout(level=level, shape=(1,))  # raises for an unknown level before the model runs
     unknown = [name for name, (site, _) in plan.sites.items() if level == "neuron" or not site.channels]
     shapes: dict[str, list[tuple[int, ...]]] = {}
     if level != "layer" and unknown:
         if example is None:
-            what = "units" if level == "neuron" else "channels"
+            missing = "units" if level == "neuron" else "channels"
             raise MixtureError(
-                f"site {unknown[0]!r}: level {level!r} needs to know its {what}, which the model's layers do not tell: "
-                "pass example_input=one input of the model"
+                f"site {unknown[0]!r}: level {level!r} needs the number of {missing}, which the model's layers do not "
+                "determine: pass example_input=one input of the model"
             )
         shapes = site_shapes(plan.model, example, unknown)
     return {name: _layout(site, level, shapes.get(name)) for name, (site, _) in plan.sites.items()}
@@ -228,6 +221,6 @@ def _layout(site: Site, level: str, shapes: list[tuple[int, ...]] | None) -> Lay
                 f"site {site.name!r}: level 'neuron' needs one input shape, but got {sorted(set(shapes))}"
             )
         return Layout(level=level, shape=shape[1:], channel_dim=dim)
-    # Unknown layers before it: sequences (N, length, features) keep their channels last, the rest in dimension 1.
+    # Unknown layers before the site: channels are last in sequences (N, length, features), else in dimension 1.
     dim = site.channels.dim if site.channels else (-1 if len(shape) == 3 else 1)
     return Layout(level=level, shape=(shape[dim],), channel_dim=dim)

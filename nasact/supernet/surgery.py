@@ -1,22 +1,25 @@
-"""Putting modules at a model's sites: attributes are set, functional calls are redirected in the module's own forward.
+"""Installs modules at a model's sites: sets attributes, and redirects functional calls by rewriting a module's forward.
 
-The model object, its other modules, hooks, device, dtype and mode stay. A module whose forward is rewritten keeps its
-class as the base of its new one.
+The model object, its other modules, hooks, device, dtype and mode are kept. A module whose forward is rewritten gets a
+subclass of its class.
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import linecache
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 from torch import fx, nn
 
-from nasact.supernet.sites import Place, Plan, later_users, site_input, works_in_place
-from nasact.supernet.trace import Traced
+from nasact.supernet.sites import SiteLocation, SurgeryPlan, later_users, site_input, works_in_place
+from nasact.supernet.trace import TracedForward
 
-HOOKS = (
+# A module's dictionaries of hooks. They are private, but torch has no public way to read a module's hooks.
+_HOOK_DICTIONARIES = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called",
@@ -28,69 +31,82 @@ HOOKS = (
 _file_numbers = itertools.count()
 
 
-def install(plan: Plan, modules: Mapping[str, nn.Module]) -> nn.Module:
-    """Put `modules` (site name -> module) into `plan.model`, in place; sites that are not named stay as they are.
+def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
+    """Install `modules` (site name -> module) in `plan.model`, in place; sites that are not named do not change.
 
-    Returns the model; another object only where the model itself was the activation.
+    Returns the model, or the new module if the model itself was the activation.
     """
     root = plan.model
     rewritten: dict[int, nn.Module] = {}
     for name, module in modules.items():
-        place = plan.sites[name][1]
-        _keep_hooks(place, module)
-        module.train((place.parent or root).training)
-        if place.parent is None:
+        location = plan.sites[name][1]
+        parent = location.parent
+        copy_hooks(location.original, module)
+        module.train((parent or root).training)
+        if parent is None:
             root = module
             continue
-        if place.nodes:
-            _redirect(place)
-            rewritten[id(place.parent)] = place.parent
-        place.parent.__dict__.pop(place.key, None)
-        setattr(place.parent, place.key, module)
-        if hasattr(place.parent, "activation_relu_or_gelu"):
-            # nn.TransformerEncoderLayer: 0 keeps its fused inference path, which would skip the new activation, off
-            place.parent.activation_relu_or_gelu = 0  # type: ignore[assignment]
+        if location.nodes:
+            _redirect(location)
+            rewritten[id(parent)] = parent
+        parent.__dict__.pop(location.key, None)
+        setattr(parent, location.key, module)
+        if hasattr(parent, "activation_relu_or_gelu"):
+            # nn.TransformerEncoderLayer: 0 disables its fused inference path, which would skip the new activation
+            parent.activation_relu_or_gelu = 0  # type: ignore[assignment]
     for owner in rewritten.values():
         _rewrite(owner, plan.traced[id(owner)][1])
     return root
 
 
-def _keep_hooks(place: Place, module: nn.Module) -> None:
-    for kind in HOOKS:
-        getattr(module, kind).update(getattr(place.original, kind))
+def copy_hooks(source: nn.Module, target: nn.Module) -> None:
+    """Register the forward and backward hooks of `source` on `target` too."""
+    for name in _HOOK_DICTIONARIES:
+        getattr(target, name).update(getattr(source, name))
 
 
-def _redirect(place: Place) -> None:
-    """Point an activation's nodes at the attribute `place.key`."""
-    assert place.parent is not None
-    for node in place.nodes:
+def without_hooks(module: nn.Module) -> nn.Module:
+    """A shallow copy of `module` without its hooks."""
+    copied = copy(module)
+    for name, hooks in vars(module).items():
+        if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")) and not name.startswith("_state"):
+            copied.__dict__[name] = type(hooks)()
+    return copied
+
+
+def _redirect(location: SiteLocation) -> None:
+    """Replace an activation's nodes by calls of the attribute `location.key`."""
+    assert location.parent is not None
+    for node in location.nodes:
         source = site_input(node)
-        after = later_users(node, source) if works_in_place(node, place.parent) else []
+        readers_after = later_users(node, source) if works_in_place(node, location.parent) else []
         with node.graph.inserting_before(node):
-            call = node.graph.call_module(place.key, args=(source,))
-        for user in after:
-            # what read the overwritten input after an in-place activation read the activation's result
+            call = node.graph.call_module(location.key, args=(source,))
+        for user in readers_after:
+            # after an in-place activation, a node that reads the overwritten input reads the activation's result
             user.replace_input_with(source, call)
         node.replace_all_uses_with(call)
         node.graph.erase_node(node)
 
 
-def _rewrite(owner: nn.Module, traced: Traced) -> None:
+def _rewrite(owner: nn.Module, traced: TracedForward) -> None:
+    """Give `owner` a subclass of its class whose forward runs the graphs of `traced`."""
     codes = [_code(graph) for graph in traced.graphs]
     base = type(owner)
     owner.__class__ = _subclass(base, codes)
 
 
 def _code(graph: fx.Graph) -> tuple[str, dict[str, Any]]:
+    """The source of a graph's forward, and the global names that the source uses."""
     code = graph.python_code("self")
     return code.src, code.globals
 
 
 def _subclass(base: type[nn.Module], codes: list[tuple[str, dict[str, Any]]]) -> type[nn.Module]:
-    """A subclass of `base` with the given forward; with two, the first in train mode and the second in eval mode."""
+    """A subclass of `base` with the given forward. Of two, the first is for train mode and the second for eval mode."""
     forwards = []
     for source, names in codes:
-        # a file name of its own lets tracebacks, inspect and torch.compile see the source
+        # a unique file name lets tracebacks, inspect and torch.compile find the source
         file = f"<nasact rewritten {base.__qualname__}.forward {next(_file_numbers)}>"
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
         scope = dict(names)
@@ -114,10 +130,10 @@ def _forward_by_mode(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _reduce(self: Any, protocol: Any) -> Any:
-    """Pickle and copy by the base class and the sources: the subclass itself has no importable name."""
+    """Pickle and copy by the base class and the sources, as the subclass itself has no importable name."""
     base, codes = self._nasact_rewritten
     reduced = super(type(self), self).__reduce_ex__(protocol)
-    if reduced[0].__name__ != "__newobj__":  # the base class reduces itself in a way of its own
+    if reduced[0].__name__ != "__newobj__":  # the base class has its own way to be pickled
         return reduced
     packed = [(source, {name: _pack(value) for name, value in names.items()}) for source, names in codes]
     return (_revive, (base, packed), *reduced[2:])
@@ -129,15 +145,14 @@ def _pack(value: Any) -> Any:
 
 
 class _Module:
-    """A module that a rewritten forward refers to, by name: modules cannot be pickled."""
+    """The name of a Python module that a rewritten forward uses: modules cannot be pickled."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 def _revive(base: type[nn.Module], packed: list[tuple[str, dict[str, Any]]]) -> nn.Module:
-    import importlib
-
+    """The reverse of `_reduce`: an instance, without state, of the subclass with the packed forwards."""
     codes = [
         (
             source,

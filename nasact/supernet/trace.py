@@ -1,7 +1,7 @@
-"""One module's own forward as a torch.fx graph, its children left whole.
+"""Traces one module's forward into a torch.fx graph, in which calls of its children stay single nodes.
 
-Tracing module by module (rather than the whole model) keeps every class, hook and untraceable neighbour as it is, and
-tracing twice, in train and in eval mode, keeps what a forward does with `self.training`.
+Tracing module by module (instead of the whole model) leaves classes, hooks and untraceable neighbours unchanged.
+Tracing twice, in train and in eval mode, keeps the effect of `self.training`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from nasact.supernet.originals import CALL_NAMES
+from nasact.supernet.torch_activations import CALL_NAMES
 
 
 class _Tracer(fx.Tracer):
@@ -22,20 +22,21 @@ class _Tracer(fx.Tracer):
 
 
 @dataclass(frozen=True)
-class Traced:
-    """The graphs of a module's forward in train and in eval mode; the same object where both do the same."""
+class TracedForward:
+    """The graphs of a module's forward in train and in eval mode; the same object if both modes do the same."""
 
     train: fx.Graph
     eval: fx.Graph
 
     @property
     def graphs(self) -> tuple[fx.Graph, ...]:
+        """The different graphs: one or two."""
         return (self.train,) if self.train is self.eval else (self.train, self.eval)
 
 
 def _defaults(module: nn.Module) -> dict[str, Any]:
-    # fx passes a proxy for every argument, and `if mask is None` would then silently take the other branch: arguments
-    # with a plain default are traced at that default, and the traced forward refuses any other value.
+    """The arguments of the forward with a plain default, at that default; the traced forward refuses other values."""
+    # without this, fx passes a proxy for every argument, and `if mask is None` silently takes the other branch
     return {
         name: parameter.default
         for name, parameter in inspect.signature(module.forward).parameters.items()
@@ -44,41 +45,42 @@ def _defaults(module: nn.Module) -> dict[str, Any]:
 
 
 def _graph(module: nn.Module, training: bool) -> fx.Graph:
-    was = module.training
+    training_before = module.training
     module.training = training
     try:
         graph = _Tracer().trace(module, concrete_args=_defaults(module) or None)
     finally:
-        module.training = was
+        module.training = training_before
     names = list(inspect.signature(module.forward).parameters)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     for name, node in zip(names, placeholders, strict=False):
         if not str(node.target).startswith("*"):
-            node.target = name  # fx renames specialised arguments; callers pass them by their own name
+            node.target = name  # fx renames specialised arguments; callers use the names of the signature
     return graph
 
 
-def trace(module: nn.Module) -> Traced | str:
-    """Trace `module.forward`; a string that says why, where it cannot be traced."""
+def trace(module: nn.Module) -> TracedForward | str:
+    """Trace `module.forward`; return the reason as a string if it cannot be traced."""
     try:
         train, evaluation = _graph(module, True), _graph(module, False)
-    except Exception as error:  # whatever a user's forward raises under proxies means: not traceable
+    except Exception as error:  # a user's forward may raise anything when it gets proxies
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     same = train.python_code("self").src == evaluation.python_code("self").src
-    return Traced(train, train) if same else Traced(train, evaluation)
+    return TracedForward(train, train) if same else TracedForward(train, evaluation)
 
 
-def mentions_activation(function: object, owner: type | None = None, seen: set[object] | None = None) -> str | None:
-    """The first activation named in a Python function's byte code, in the methods or in the functions it calls.
+def find_activation_name(function: object, owner: type | None = None, visited: set[object] | None = None) -> str | None:
+    """The first name of an activation in the byte code of a Python function or of what it calls; None if there is none.
 
-    For code that cannot be traced: a name is evidence enough to warn that something there was not reached.
+    `owner`: the class whose methods the function may call. For code that cannot be traced: a name is enough evidence to
+    warn that the code may apply an activation.
     """
-    seen = set() if seen is None else seen
+    visited = set() if visited is None else visited
     function = inspect.unwrap(function) if callable(function) else function
     code = getattr(function, "__code__", None)
-    if code is None or code in seen:
+    if code is None or code in visited:
         return None
-    seen.add(code)
+    visited.add(code)
     codes = [code, *(constant for constant in code.co_consts if isinstance(constant, types.CodeType))]
     for name in (name for each in codes for name in each.co_names):
         if name in CALL_NAMES:
@@ -87,7 +89,7 @@ def mentions_activation(function: object, owner: type | None = None, seen: set[o
         if called is None:
             called = getattr(function, "__globals__", {}).get(name)
         if isinstance(called, types.FunctionType) and not str(called.__module__).startswith("torch."):
-            found = mentions_activation(called, owner, seen)
+            found = find_activation_name(called, owner, visited)
             if found:
                 return found
     return None

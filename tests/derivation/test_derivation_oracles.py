@@ -25,7 +25,7 @@ from nasact.derivation.alternatives import (
 from nasact.derivation.successive_halving import rungs, successive_halving
 from nasact.errors import Divergence
 from nasact.supernet import Genotype, Supernet, relax
-from nasact.supernet.probe import Probe
+from nasact.supernet.fixed_weights import FixedWeightSupernet
 from nasact.training.loop import FitState, begin_fit, begin_search
 from nasact.training.metrics import evaluate
 
@@ -149,10 +149,10 @@ def test_the_supernet_is_tuned_after_every_site_but_the_last() -> None:
 
 
 @pytest.mark.parametrize("normaliser", ["softmax", "gumbel", "abs"])
-def test_a_probe_computes_what_the_supernet_computes(normaliser: str) -> None:
+def test_a_fixed_weight_copy_computes_what_the_supernet_computes(normaliser: str) -> None:
     context = search_context(normaliser=normaliser)
-    probe = Probe.of(context.supernet).network
-    assert evaluate(probe, context.val) == evaluate(context.supernet, context.val)
+    fixed = FixedWeightSupernet.copy_of(context.supernet).network
+    assert evaluate(fixed, context.val) == evaluate(context.supernet, context.val)
 
 
 def test_refit_finds_the_scale_on_validation_data_and_the_weights_on_training_data() -> None:

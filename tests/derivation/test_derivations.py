@@ -96,7 +96,8 @@ def test_a_saved_and_loaded_search_derives_the_same_genotype(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_top_k_above_the_number_of_candidates_is_refused(name: str) -> None:
-    with pytest.raises(GenotypeError, match=r"top_k must be between 1 and 3 \(its candidates\), but got 4"):
+    message = r"top_k must be between 1 and 3 \(the number of its candidates\), but got 4"
+    with pytest.raises(GenotypeError, match=message):
         derived(name, context(), 4)
 
 

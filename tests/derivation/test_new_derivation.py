@@ -16,7 +16,7 @@ from nasact.derivation.alternatives import uniform_genotypes
 from nasact.errors import StudyError
 from nasact.outer.data import load_study_data
 from nasact.study import Study
-from nasact.supernet.derivation import TopK
+from nasact.supernet.top_k import TopK
 from nasact.trial import run_to_end
 
 

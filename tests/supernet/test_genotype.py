@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nasact.errors import GenotypeError, MixtureError, UnknownName
 from nasact.mixture import NORMALISERS, FrozenMixture
 from nasact.supernet import Genotype, Supernet, derive, relax
-from nasact.supernet.derivation import keep_top
+from nasact.supernet.top_k import keep_top_k
 
 
 class ConvNet(nn.Module):
@@ -84,7 +84,7 @@ def supernet_weights_into(model: nn.Module, supernet: Supernet) -> nn.Module:
 @settings(max_examples=80, deadline=None)
 def test_top_k_keeps_the_k_largest_magnitudes(p: list[float], k: int) -> None:
     k = min(k, len(p))
-    kept = keep_top(torch.tensor(p, dtype=torch.float64), k)
+    kept = keep_top_k(torch.tensor(p, dtype=torch.float64), k)
     expected = sorted(p, key=abs, reverse=True)[:k]
     assert sorted(kept[kept != 0].tolist()) == pytest.approx(sorted(expected))
 
@@ -160,7 +160,8 @@ def test_alphas_and_weights_are_told_apart(model: nn.Module) -> None:
 
 def test_what_is_no_top_k_of_the_bank_is_refused(model: nn.Module) -> None:
     for top_k in (0, 4):
-        with pytest.raises(GenotypeError, match=rf"top_k must be between 1 and 3 \(its candidates\), but got {top_k}"):
+        message = rf"top_k must be between 1 and 3 \(the number of its candidates\), but got {top_k}"
+        with pytest.raises(GenotypeError, match=message):
             derive(randomised(model), top_k)
 
 

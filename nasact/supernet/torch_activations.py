@@ -1,7 +1,7 @@
 """Which modules, functions and methods of torch are activations, and which catalogue function each of them is.
 
-A module or call whose settings the catalogue does not hold (a slope of 0.2, a PReLU that was trained) is `original`: it
-takes part as it is.
+A module or call with settings that no catalogue function has (a slope of 0.2, a trained PReLU) is named "original" and
+is used unchanged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from nasact.reserved_names import ORIGINAL
 
+# class -> (catalogue name, the settings that the catalogue function has)
 _MODULES: dict[type[nn.Module], tuple[str, Mapping[str, Any]]] = {
     nn.ReLU: ("relu", {}),
     nn.Tanh: ("tanh", {}),
@@ -41,7 +42,7 @@ _MODULES: dict[type[nn.Module], tuple[str, Mapping[str, Any]]] = {
     nn.Threshold: (ORIGINAL, {}),
 }
 
-# name of a function in torch, torch.nn.functional or on a tensor -> (catalogue name, its settings and their defaults)
+# name of a function in torch or torch.nn.functional, or of a tensor method -> (catalogue name, settings with defaults)
 _CALLS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "relu": ("relu", {}),
     "tanh": ("tanh", {}),
@@ -66,25 +67,26 @@ _CALLS: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 CALL_NAMES = frozenset(_CALLS) | frozenset(f"{name}_" for name in _CALLS)
-"""Names that give an activation away in a function's byte code (see trace.py)."""
+"""Names in a function's byte code that show that it applies an activation (see trace.py)."""
 
 
 def _functions() -> dict[Callable[..., Any], str]:
-    found: dict[Callable[..., Any], str] = {}
+    functions: dict[Callable[..., Any], str] = {}
     for name in _CALLS:
-        for home in (torch, F, torch._C._nn):
+        # torch._C._nn is private, but graphs may hold its functions, such as its silu, which no public module exports
+        for module in (torch, F, torch._C._nn):
             for spelling in (name, f"{name}_"):
-                function = getattr(home, spelling, None)
+                function = getattr(module, spelling, None)
                 if callable(function):
-                    found[function] = name
-    return found
+                    functions[function] = name
+    return functions
 
 
 _FUNCTIONS = _functions()
 
 
-class Call(nn.Module):
-    """A functional activation with its settings, as a module: what a call such as `F.elu(x, alpha=0.5)` becomes."""
+class FunctionalActivation(nn.Module):
+    """A functional activation with its settings as a module, for a call such as `F.elu(x, alpha=0.5)`."""
 
     def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
         super().__init__()
@@ -106,7 +108,7 @@ def is_activation(module: nn.Module) -> bool:
     return any(type(module).forward is kind.forward for kind in kinds)
 
 
-def module_function(module: nn.Module) -> str:
+def catalogue_name_of_module(module: nn.Module) -> str:
     """The catalogue name of an activation module, or "original"."""
     name, settings = next(_MODULES[kind] for kind in type(module).__mro__ if kind in _MODULES)
     if isinstance(module, nn.GELU) and module.approximate == "tanh":
@@ -114,28 +116,28 @@ def module_function(module: nn.Module) -> str:
     return name if all(getattr(module, key) == value for key, value in settings.items()) else ORIGINAL
 
 
-def function_name(target: object) -> str | None:
-    """The activation that a called function is (`F.relu` -> "relu"), or None."""
+def activation_of_function(target: object) -> str | None:
+    """The torch name of the activation that a called function computes (`F.relu` -> "relu"); None if it is none."""
     try:
         return _FUNCTIONS.get(target)  # type: ignore[call-overload, no-any-return]
     except TypeError:
         return None
 
 
-def method_name(target: str) -> str | None:
-    """The activation that a tensor method is (`"relu_"` -> "relu"), or None."""
+def activation_of_method(target: str) -> str | None:
+    """The torch name of the activation that a tensor method computes (`"relu_"` -> "relu"); None if it is none."""
     name = target.removesuffix("_")
     return name if name in _CALLS and hasattr(Tensor, target) else None
 
 
 def call_settings(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a call beyond its input, by name. `args` without the input."""
-    given = dict(zip(_CALLS[name][1], args, strict=False))
-    given.update({key: value for key, value in kwargs.items() if key not in ("input", "inplace")})
-    return given
+    """The settings of a call, by name; `args` are its positional arguments without the input."""
+    settings = dict(zip(_CALLS[name][1], args, strict=False))
+    settings.update({key: value for key, value in kwargs.items() if key not in ("input", "inplace")})
+    return settings
 
 
-def call_function(name: str, settings: Mapping[str, Any]) -> str:
+def catalogue_name_of_call(name: str, settings: Mapping[str, Any]) -> str:
     """The catalogue name of a functional call, or "original"."""
     if name == "gelu" and settings.get("approximate") == "tanh":
         return "gelu_tanh"

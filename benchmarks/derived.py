@@ -130,7 +130,7 @@ def accuracy(model: nn.Module, split: Split) -> float:
 
 def _case_name(text: str) -> str:
     if text != SINGLES and find_case(text) is None:
-        known = ", ".join(dict.fromkeys([SINGLES, *CASES, *STRATEGIES.names()]))
+        known = ", ".join(f"{name!r}" for name in dict.fromkeys([SINGLES, *CASES, *STRATEGIES.names()]))
         raise argparse.ArgumentTypeError(f"expected a case or a registered strategy ({known}), but got {text!r}")
     return text
 

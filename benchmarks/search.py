@@ -334,7 +334,7 @@ def definition(name: str) -> dict[str, Any] | None:
 
 def _case_name(text: str) -> str:
     if find_case(text) is None:
-        known = ", ".join(dict.fromkeys([*CASES, *STRATEGIES.names()]))
+        known = ", ".join(f"{name!r}" for name in dict.fromkeys([*CASES, *STRATEGIES.names()]))
         raise argparse.ArgumentTypeError(f"expected a case or a registered strategy ({known}), but got {text!r}")
     return text
 

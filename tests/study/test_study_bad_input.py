@@ -153,8 +153,8 @@ AFTER_GOOD = {
     ),
     "perturbation of a derivation that keeps every function": (
         "derive: {top_k: all, method: perturbation}",
-        "m.yaml:3: derive.top_k: derivation 'perturbation' cannot be applied: it looks for functions that a site can "
-        "do without, and top_k 'all' keeps every one; use magnitude",
+        "m.yaml:3: derive.top_k: derivation 'perturbation' cannot be applied: it searches for functions that a site "
+        "can do without, and top_k 'all' keeps all; use magnitude",
     ),
     "no epochs": ("search: {epochs: 0}", "m.yaml:3: search.epochs: must be at least 1, but got 0"),
     "no batch": ("search: {batch_size: 0}", "m.yaml:3: search.batch_size: must be at least 1, but got 0"),

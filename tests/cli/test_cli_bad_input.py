@@ -187,24 +187,24 @@ CASES = {
         yaml="task: {dataset: {image_folder: pictures}, model: small_cnn}\nsearch_space: basic\n",
         message=r"dataset 'image_folder': pictures: there is no folder /\S*/pictures",
     ),
-    "image that is none": Case(
+    "image file that is no image": Case(
         yaml="task: {dataset: {image_folder: pictures}, model: small_cnn}\nsearch_space: basic\n",
         files={f"pictures/{kind}/{n}.png": b"no image" for kind in "ab" for n in range(9)},
         message=r"dataset 'image_folder': pictures: the image pictures/\S+\.png cannot be read: "
         r"UnidentifiedImageError: .*",
     ),
-    "study.db of something else": Case(
+    "study.db of another program": Case(
         yaml="name: m\n" + GOOD,
         prepare=foreign_database("runs/m/study.db"),
-        message=r"runs/m/study\.db: is a database of another program \(tables: songs\); nothing was changed. "
+        message=r"runs/m/study\.db: is a database of another program \(tables: songs\); nothing was changed\. "
         r"Move it away, give the study another name \(--name\), or rerun with --fresh",
     ),
     "study.db that is no database": Case(
         yaml="name: m\n" + GOOD,
         files={"runs/m/study.db": "not a database at all, but a text that is longer than a header\n" * 20},
-        message=r"runs/m/study\.db: file is not a database; nothing was changed: .*",
+        message=r"runs/m/study\.db: file is not a database; nothing was changed\. .*",
     ),
-    "mlflow.db of something else": Case(
+    "mlflow.db of another program": Case(
         yaml=GOOD,
         command=("search", "m.yaml", "--json"),
         prepare=foreign_database("mlflow.db"),
@@ -217,7 +217,7 @@ CASES = {
         files={"mlflow.db": "text"},
         message=r"/\S*/mlflow\.db: not an SQLite database; move it away, or give another store with --tracking-uri",
     ),
-    "tracking address that is none": Case(
+    "tracking address of no known kind": Case(
         yaml=GOOD,
         command=("search", "m.yaml", "--json", "--tracking-uri", "mlflow.db"),
         message=r"--tracking-uri: expected sqlite:///FILE or http\(s\)://HOST:PORT, but got 'mlflow\.db'\. "
@@ -259,7 +259,7 @@ def test_bad_input_is_one_line(name: str, here, tmp_path: Path) -> None:
     case.prepare(tmp_path)
     ran = here(*case.command)
     assert ran.out == ""
-    lines = [line for line in ran.err.splitlines() if not line.startswith(("trial ", "the study has no domain"))]
+    lines = [line for line in ran.err.splitlines() if not line.startswith(("trial ", "no search domains"))]
     assert len(lines) == 1, ran.err
     assert re.fullmatch(f"nasact: {case.message}", lines[0]), lines[0]
     assert ran.code == case.code

@@ -31,7 +31,8 @@ def section(heading: str) -> str:
 
 def rows(heading: str) -> list[list[str]]:
     """The cells of the first table under `## heading`, without its head."""
-    lines = [line for line in section(heading).splitlines() if line.startswith("|")]
+    table = section(heading).partition("\n|")[2].partition("\n\n")[0]
+    lines = [f"|{line}".replace("||", "|", 1) for line in table.splitlines()]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
 
 

@@ -1,4 +1,4 @@
-"""Artifacts that wait for the store: each event's files in a folder of its own, until the store has confirmed them.
+"""Artifacts that wait for the store: the files of each event in a separate folder, until the store has confirmed it.
 
 Knows files, no store.
 """

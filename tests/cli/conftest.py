@@ -230,4 +230,4 @@ def computed(document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def same() -> Callable[[dict[str, Any], dict[str, Any]], bool]:
-    return lambda one, other: computed(one) == computed(other)
+    return lambda first, second: computed(first) == computed(second)

@@ -204,7 +204,7 @@ def test_five_variants_and_twenty_trials_fit_the_terminal(width):
         assert table.columns[0].header in lines[1]
         for column in table.columns:
             assert column.header in lines[1] or column.hidden_below > width
-    assert len(printed(tables[1], width).splitlines()) == 20 + 4, "one line a trial"
+    assert len(printed(tables[1], width).splitlines()) == 20 + 4, "one line per trial"
 
 
 def test_markdown_has_the_same_rows_and_escapes_pipes():

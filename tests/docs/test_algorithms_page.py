@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,8 @@ def section(heading: str) -> str:
 
 def rows(heading: str) -> list[list[str]]:
     """The cells of the first table under `## heading`, without its head."""
-    table = section(heading).partition("\n|")[2].partition("\n\n")[0]
-    lines = [f"|{line}".replace("||", "|", 1) for line in table.splitlines()]
+    from_table = dropwhile(lambda line: not line.startswith("|"), section(heading).splitlines())
+    lines = list(takewhile(lambda line: line.startswith("|"), from_table))
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
 
 

@@ -278,9 +278,7 @@ def test_changed_study_with_the_name_of_an_earlier_one_is_refused_with_the_diffe
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.splitlines()[0] == "nasact: study 'tiny' in runs/tiny was made with other settings:"
     assert "  search.epochs: 6 -> 7" in ran.err.splitlines()
-    assert ran.err.splitlines()[-1] == (
-        "Give this study another name (`name:` or --name), or rerun with --fresh."
-    )
+    assert ran.err.splitlines()[-1] == ("Give this study another name (`name:` or --name), or rerun with --fresh.")
     assert here("show", "tiny", "--json", cwd=folder).document == finished.document
 
 

@@ -44,6 +44,9 @@ def keep_cases(
     if path is None or not path.exists():
         return KeptCases()
     earlier = Results.read(path)
+    if not earlier.cases:
+        _report(f"{path}: its rows are left out of the new results: it does not hold their settings and cases")
+        return KeptCases()
     others = {case: record for case, record in earlier.cases.items() if case not in running}
     difference = _difference(earlier.settings, settings)
     if others and difference:

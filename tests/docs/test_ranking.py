@@ -156,6 +156,17 @@ def test_rows_of_other_settings_are_left_out_with_one_line(tmp_path: Path, capsy
     assert capsys.readouterr().err == said + "is 12 in this run\n"
 
 
+def test_a_file_without_settings_keeps_nothing_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ranking.json"
+    document = json.loads(PUBLISHED.read_text())
+    path.write_text(json.dumps({name: document[name] for name in ("script", "machine", "groups", "quick")}))
+    assert keep_cases(path, {}, [], ranking.definition).records == {}
+    said = f"{path}: its rows are left out of the new results: it does not hold their settings and cases\n"
+    assert capsys.readouterr().err == said
+    assert keep_cases(tmp_path / "absent.json", {}, [], ranking.definition).records == {}
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.usefixtures("without_tpe")
 def test_a_case_that_was_defined_otherwise_is_left_out_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,4 +1,4 @@
-"""How alphas are shared over an input: one vector a site (`layer`), one a channel, or one a unit (`neuron`)."""
+"""How an input shares alphas: one vector per site (`layer`), per channel (`channel`) or per unit (`neuron`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LEVELS = ("layer", "channel", "neuron")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where the entries of a per-level tensor belong in an input (N, ...).
+    """How a tensor with one entry per layer, channel or unit broadcasts over an input (N, ...).
 
-    `shape` is () for `layer`, (C,) for `channel`, and the input's shape without its batch dimension for `neuron`;
-    `channel_dim` the dimension of the input that holds the channels (also the one a softmax candidate couples).
+    `shape`: () for `layer`, (C,) for `channel`, and the input's shape without its batch dimension for `neuron`.
+    `channel_dim`: the dimension of the input that holds the channels; a softmax candidate couples along it.
     """
 
     level: str = "layer"
@@ -30,12 +30,12 @@ class Layout:
             )
 
     def check(self, x: Tensor, where: str) -> None:
-        """MixtureError naming `where` unless an input like `x` fits this layout."""
+        """Raise MixtureError, which names `where`, if the shape of `x` does not fit this layout."""
         if self.level == "channel":
-            least = max(2, self.channel_dim + 1, -self.channel_dim)
-            if x.dim() < least:
+            minimum = max(2, self.channel_dim + 1, -self.channel_dim)
+            if x.dim() < minimum:
                 raise MixtureError(
-                    f"{where}: level 'channel' needs an input of at least {least} dimensions, "
+                    f"{where}: level 'channel' needs an input of at least {minimum} dimensions, "
                     f"but got shape {tuple(x.shape)}"
                 )
             if x.shape[self.channel_dim] != self.shape[0]:
@@ -51,7 +51,7 @@ class Layout:
             )
 
     def broadcast(self, values: Tensor, x: Tensor) -> Tensor:
-        """`values` of shape `self.shape`, viewed so that they broadcast against `x`."""
+        """A view of `values`, which have the shape `self.shape`, that broadcasts against `x`."""
         if self.level == "layer":
             return values
         if self.level == "neuron":
@@ -61,5 +61,5 @@ class Layout:
         return values.view(view)
 
     def feature_dim(self, x: Tensor) -> int:
-        """The dimension that a function coupling features (softmax) works on."""
+        """The dimension of `x` along which a function such as softmax couples features."""
         return self.channel_dim if x.dim() > 1 else -1

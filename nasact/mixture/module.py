@@ -1,4 +1,4 @@
-"""The modules around the mixture op: Bank (functions and their betas), Mixture (searched), FrozenMixture (derived)."""
+"""Modules that use the mixture op: Bank (functions and their betas), Mixture (in a search), FrozenMixture (derived)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from nasact.reserved_names import ORIGINAL
 
 
 def _working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Alphas and betas stay in float32 where the network computes in half precision: their steps are small."""
+    """The dtype of alphas and betas: float32 for a network in half precision, as their update steps are small."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 @lru_cache(maxsize=256)
-def _coupling(function: Callable[..., Tensor], dim: int) -> Callable[..., Tensor]:
-    """A coupled function over `dim`: the same object for the same arguments, so that compiled code is found again."""
+def _along(function: Callable[..., Tensor], dim: int) -> Callable[..., Tensor]:
+    """A coupled function along `dim`. Cached, as compiled code is looked up by the identity of the function."""
     return partial(function, dim=dim)
 
 
 class Bank(nn.Module):
-    """The candidate functions of one site, with their learnable betas (one each per entry of `layout.shape`).
+    """The candidate functions of one site, with their learnable betas, each of shape `layout.shape`.
 
-    `original` is the model's own activation module; it is needed where `names` holds "original".
+    `original`: the model's own activation, required if `names` contains "original".
+    `betas`: initial values by key "function_beta"; the others start at their record's value.
+    `where`: how messages name the site. `kernel`: what computes the mixture.
     """
 
     def __init__(
@@ -53,34 +55,34 @@ class Bank(nn.Module):
             raise MixtureError(f"{where}: the candidate set is empty")
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
-            raise MixtureError(f"{where}: candidate {repeated[0]!r} stands in the candidate set more than once")
+            raise MixtureError(f"{where}: candidate {repeated[0]!r} is in the candidate set more than once")
         if ORIGINAL in self.names and original is None:
-            raise MixtureError(f"{where}: candidate 'original' needs the model's own activation")
+            raise MixtureError(f"{where}: candidate 'original' needs the model's own activation: pass original=")
         self.layout = layout
         self.where = where
         self.kernel = as_kernel(kernel)
         self.op = self.kernel.prepare(self.names, layout, where)
         self.original = original if ORIGINAL in self.names else None
-        given = dict(betas or {})
+        initial_betas = dict(betas or {})
         self.betas = nn.ParameterDict()
         for candidate in self.candidates():
             for beta in candidate.betas:
                 key = f"{candidate.name}_{beta.name}"
-                start = given.pop(key, torch.tensor(beta.init, dtype=torch.float64)).to(
+                start = initial_betas.pop(key, torch.tensor(beta.init, dtype=torch.float64)).to(
                     device=device, dtype=_working_dtype(dtype)
                 )
                 if start.dim() and start.shape != torch.Size(layout.shape):
                     raise MixtureError(f"{where}: beta {key!r} has shape {tuple(start.shape)}, expected {layout.shape}")
                 self.betas[key] = nn.Parameter(start.expand(layout.shape).clone())
-        if given:
-            raise MixtureError(f"{where}: no candidate has a parameter {sorted(given)[0]!r}")
+        if initial_betas:
+            raise MixtureError(f"{where}: no candidate has a parameter {sorted(initial_betas)[0]!r}")
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """The catalogue records of the bank (without the model's own function)."""
+        """The catalogue's records of the bank's functions, without the model's own function."""
         return tuple(activations.get(name) for name in self.names if name != ORIGINAL)
 
     def terms(self, x: Tensor) -> list[Term]:
-        """The K candidates with their betas, broadcast for an input like `x`."""
+        """The K candidates, with betas that broadcast against `x`."""
         return [self._term(name, x) for name in self.names]
 
     def _term(self, name: str, x: Tensor) -> Term:
@@ -89,39 +91,39 @@ class Bank(nn.Module):
             return Term(name, self.original, pure=False)
         candidate = activations.get(name)
         if not candidate.elementwise:
-            return Term(name, _coupling(candidate.function, self.layout.feature_dim(x)))
+            return Term(name, _along(candidate.function, self.layout.feature_dim(x)))
         betas = (self.layout.broadcast(self.betas[f"{name}_{beta.name}"].to(x.dtype), x) for beta in candidate.betas)
         return Term(name, candidate.function, tuple(betas))
 
     def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
-        """Which kernel computes inputs like these, and why."""
+        """Return which kernel computes inputs of this device and dtype, and why."""
         return self.op.choose(device, dtype)
 
     def project_(self) -> None:
-        """Pull every beta back into its bounds, in place: outside them its gradient is zero."""
+        """Clamp every beta to its bounds, in place: outside them its gradient is zero."""
         for candidate in self.candidates():
             for beta in candidate.betas:
                 beta.clamp_(self.betas[f"{candidate.name}_{beta.name}"])
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Mix: x (N, ...), weights (*layout.shape, K) -> like x."""
+        """Compute the mixture: x (N, ...), weights (*layout.shape, K) -> like x."""
         if not x.is_floating_point():
             raise MixtureError(f"{self.where}: a mixture needs a floating point input, but got {x.dtype}")
         self.layout.check(x, self.where)
         expected = (*self.layout.shape, len(self.names))
-        if not torch.jit.is_tracing() and weights.shape != expected:  # traced sizes cannot be compared
+        if not torch.jit.is_tracing() and weights.shape != expected:  # a traced shape cannot be compared
             raise MixtureError(f"{self.where}: expected weights of shape {expected}, but got {tuple(weights.shape)}")
         return self.op(x, weights, partial(self.terms, x))
 
 
 class Mixture(nn.Module):
-    """One site while it is searched: `sum_k p_k f_k(x)`, `p` = normaliser(alpha / temperature).
+    """One site in a search: `sum_k p_k f_k(x)` with `p = normaliser(alpha / temperature)`.
 
-    `alpha` (*layout.shape, K) is the architecture parameter. `init` is "uniform", the name of the candidate to start
-    from (exactly where the normaliser can, else up to its `vertex_slack`), or a mapping of names to starting weights.
+    `alpha` (*layout.shape, K) is the architecture parameter. `init`: "uniform", the name of the candidate to start from
+    (exactly if the normaliser can represent it, else up to its `vertex_slack`), or initial weights by name.
 
-    A search may `drop` candidates. The normaliser then sees the alphas of those alive only: a dropped one has weight 0
-    and no gradient, and its alpha is held at 0. It is still computed: to drop spares no time.
+    A search may `drop` candidates. The normaliser then receives only the alphas of the remaining candidates. A dropped
+    candidate has weight 0 and no gradient, and its alpha stays 0. It is still computed: dropping saves no time.
     """
 
     def __init__(
@@ -142,15 +144,15 @@ class Mixture(nn.Module):
         working = _working_dtype(dtype)
         self.register_buffer("temperature", torch.tensor(1.0, device=device, dtype=working))
         self.set_temperature(temperature)
-        # None while nobody is dropped, so that the ordinary mixture has the state and the cost that it always had.
-        # Positions rather than a mask: sizes that torch.compile and torch.export know beforehand.
+        # Positions of the remaining candidates; None while no candidate is dropped, so that the state then has no such
+        # entry and no pass pays for it. Positions instead of a mask: torch.compile and torch.export know their number.
         self.alive_at: Tensor | None
         self.register_buffer("alive_at", None)
-        alpha = self.normaliser.inverse(self._start(init), torch.tensor(temperature, dtype=torch.float64))
+        alpha = self.normaliser.inverse(self._initial_weights(init), torch.tensor(temperature, dtype=torch.float64))
         shape = (*bank.layout.shape, len(bank.names))
         self.alpha = nn.Parameter(alpha.to(device=device, dtype=working).expand(shape).clone())
 
-    def _start(self, init: str | Mapping[str, float]) -> Tensor:
+    def _initial_weights(self, init: str | Mapping[str, float]) -> Tensor:
         names = self.names
         if isinstance(init, Mapping):
             unknown = [name for name in init if name not in names]
@@ -158,12 +160,12 @@ class Mixture(nn.Module):
                 raise MixtureError(
                     f"{self.bank.where}: init names {unknown[0]!r}, which is not in the bank {list(names)}"
                 )
-            given = torch.tensor([float(init.get(name, 0.0)) for name in names], dtype=torch.float64)
-            if not self.normaliser.signed and bool((given < 0).any()):
+            weights = torch.tensor([float(init.get(name, 0.0)) for name in names], dtype=torch.float64)
+            if not self.normaliser.signed and bool((weights < 0).any()):
                 raise MixtureError(
                     f"{self.bank.where}: {self.normaliser_name} weights cannot be negative, but got {dict(init)}"
                 )
-            return self.normaliser.renormalise(given, self.bank.where)
+            return self.normaliser.renormalise(weights, self.bank.where)
         if init == "uniform":
             return self.normaliser.uniform(len(names))
         if init not in names:
@@ -176,42 +178,42 @@ class Mixture(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the K candidates, in the order of alpha's last dimension."""
+        """The names of the K candidates, in the order of alpha's last dimension."""
         return self.bank.names
 
     def set_temperature(self, temperature: float) -> None:
-        """Set the temperature (> 0) that tempered normalisers divide alpha by."""
+        """Set the temperature (> 0), by which tempered normalisers divide alpha."""
         if not temperature > 0:
             raise MixtureError(f"{self.bank.where}: the temperature must be above 0, but got {temperature}")
         self.temperature.fill_(temperature)
 
     @property
     def alive(self) -> Tensor:
-        """Who takes part, bool (K,), on the CPU: all, until some are dropped."""
+        """Mask of the remaining (not dropped) candidates: bool (K,), on the CPU."""
         alive = torch.full((len(self.names),), self.alive_at is None)
         return alive if self.alive_at is None else alive.index_fill(0, self.alive_at.cpu(), True)
 
     @torch.no_grad()
     def drop(self, names: Sequence[str]) -> None:
-        """Take candidates out of the search for good; the alphas of the others stay, as far as they are feasible.
+        """Remove candidates from the search permanently; the alphas of the others are projected to the feasible set.
 
-        A row that has nothing left to be normalised starts again from equal weights. MixtureError for a name that is
-        not in the bank, or where nobody would be left. To drop one again changes nothing.
+        A row whose remaining alphas cannot be normalised gets equal weights. Dropping a candidate again changes
+        nothing. MixtureError for a name that is not in the bank, or if no candidate would remain.
         """
         unknown = [name for name in names if name not in self.names]
         if unknown:
             raise MixtureError(
                 f"{self.bank.where}: cannot drop {unknown[0]!r}, which is not in the bank {list(self.names)}"
             )
-        left = [i for i, alive in enumerate(self.alive.tolist()) if alive and self.names[i] not in names]
-        if not left:
-            raise MixtureError(f"{self.bank.where}: cannot drop {sorted(names)}: no candidate would be left")
-        if len(left) == len(self.names):
+        remaining = [i for i, alive in enumerate(self.alive.tolist()) if alive and self.names[i] not in names]
+        if not remaining:
+            raise MixtureError(f"{self.bank.where}: cannot drop {sorted(names)}: no candidate would remain")
+        if len(remaining) == len(self.names):
             return
-        self.alive_at = torch.tensor(left, device=self.alpha.device)
+        self.alive_at = torch.tensor(remaining, device=self.alpha.device)
         rows = self.alpha.index_select(-1, self.alive_at)
-        if self.normaliser.total == "absolute":  # the other totals of zero are taken care of by their projections
-            rows = torch.where((rows == 0).all(-1, keepdim=True), 1.0 / len(left), rows)
+        if self.normaliser.total == "absolute":  # for the other totals, the projection handles rows of zeros
+            rows = torch.where((rows == 0).all(-1, keepdim=True), 1.0 / len(remaining), rows)
         self._set_alive(rows)
         self.project_()
 
@@ -221,7 +223,7 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Pull alpha back to the normaliser's feasible set and betas into their bounds. Call after every step."""
+        """Project alpha to the normaliser's feasible set and clamp betas to their bounds. Call after every step."""
         self.bank.project_()
         project = self.normaliser.project
         if self.alive_at is not None:
@@ -232,11 +234,11 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def weights(self) -> Tensor:
-        """The mixture weights (*layout.shape, K) as evaluation sees them, detached; 0 for whom was dropped."""
+        """The mixture weights in evaluation: (*layout.shape, K), detached; 0 for dropped candidates."""
         return self._weights(False).detach().clone()
 
     def _weights(self, sample: bool) -> Tensor:
-        buffers = self._buffers  # a tenth of what `self.alive_at` takes, and every pass asks
+        buffers = self._buffers  # takes a tenth of the time of `self.alive_at`, in every forward pass
         alive_at, temperature = buffers["alive_at"], buffers["temperature"]
         assert temperature is not None
         if alive_at is None:
@@ -249,7 +251,10 @@ class Mixture(nn.Module):
         return mixed
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
-        """A state without dropped candidates has no `alive_at`, and brings all of them back."""
+        """Load a state; one that has no `alive_at` restores all candidates.
+
+        An override, as in torch's own BatchNorm: the buffer must exist before torch copies the state into it.
+        """
         saved = state_dict.get(f"{prefix}alive_at")
         self.alive_at = None if saved is None else torch.empty_like(saved, device=self.alpha.device)
         super()._load_from_state_dict(state_dict, prefix, *others)
@@ -259,7 +264,7 @@ class Mixture(nn.Module):
 
 
 class Activation(nn.Module):
-    """One catalogue function as a module, for a derived network; its betas, if any, stay trainable."""
+    """One catalogue function as a module of a derived network; its betas stay trainable."""
 
     def __init__(self, bank: Bank) -> None:
         super().__init__()

@@ -147,7 +147,7 @@ def test_the_dropped_candidates_are_saved_and_restored_with_the_state() -> None:
     ("names", "message"),
     [
         (["gelu"], "mixture: cannot drop 'gelu', which is not in the bank"),
-        (list(NAMES), "no candidate would be left"),
+        (list(NAMES), "no candidate would remain"),
     ],
 )
 def test_an_impossible_drop_is_refused_and_changes_nothing(names: list[str], message: str) -> None:

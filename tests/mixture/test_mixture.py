@@ -226,8 +226,8 @@ def test_the_reference_kernel_is_registered() -> None:
     ("make", "message"),
     [
         (lambda: Bank((), Layout()), "the candidate set is empty"),
-        (lambda: Bank(("relu", "relu"), Layout()), "'relu' stands in the candidate set more than once"),
-        (lambda: Bank(("linear", "identity"), Layout()), "'identity' stands in the candidate set more than once"),
+        (lambda: Bank(("relu", "relu"), Layout()), "'relu' is in the candidate set more than once"),
+        (lambda: Bank(("linear", "identity"), Layout()), "'identity' is in the candidate set more than once"),
         (lambda: Layout(level="kernel"), "unknown level 'kernel'"),
         (lambda: mixture("affine", init={"relu": 1.0, "tanh": -1.0}), "sum to zero"),
         (lambda: mixture("softmax", init={"relu": 1.0, "tanh": -1.0}), "cannot be negative"),

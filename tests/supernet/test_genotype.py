@@ -1,4 +1,4 @@
-"""Relaxing at every level, deriving, and genotypes that survive JSON and refuse what does not fit."""
+"""Relaxing at every level, deriving, and genotypes: they survive JSON and refuse a model that does not fit."""
 
 from __future__ import annotations
 
@@ -51,29 +51,29 @@ def randomised(model: nn.Module, **options: Any) -> Supernet:
     ("level", "shapes"),
     [("layer", [(3,), (3,)]), ("channel", [(4, 3), (5, 3)]), ("neuron", [(4, 6, 6, 3), (5, 3)])],
 )
-def test_levels_share_weights_by_site_channel_or_unit(model: nn.Module, level: str, shapes: list[Any]) -> None:
+def test_the_level_determines_which_units_share_weights(model: nn.Module, level: str, shapes: list[Any]) -> None:
     supernet = relax(model, ["relu", "tanh", "sin"], level=level, example_input=X)
     assert [tuple(alpha.shape) for alpha in supernet.arch_parameters()] == shapes
     assert supernet(X).shape == (6, 5)
 
 
-def test_channels_are_read_off_the_layers_without_an_example(model: nn.Module) -> None:
+def test_channels_are_inferred_from_the_layers_without_an_example(model: nn.Module) -> None:
     assert [tuple(a.shape) for a in relax(model, level="channel").arch_parameters()] == [(4, 4), (5, 4)]
 
 
 @pytest.mark.parametrize("level", ["layer", "channel", "neuron"])
 @pytest.mark.parametrize("normaliser", NORMALISERS.names())
-def test_deriving_all_functions_computes_what_the_supernet_does(model: nn.Module, level: str, normaliser: str) -> None:
+def test_a_network_with_all_functions_equals_the_supernet(model: nn.Module, level: str, normaliser: str) -> None:
     supernet = randomised(model, level=level, normaliser=normaliser)
-    net = derive(supernet, "all").apply(supernet_weights_into(model, supernet)).eval()
+    net = derive(supernet, "all").apply(with_weights_of(supernet, model)).eval()
     torch.testing.assert_close(net(X), supernet(X), rtol=1e-5, atol=1e-6)
     assert not isinstance(net, Supernet)
 
 
-def supernet_weights_into(model: nn.Module, supernet: Supernet) -> nn.Module:
+def with_weights_of(supernet: Supernet, model: nn.Module) -> nn.Module:
     """The model with the supernet's weights, so that only the activations differ."""
-    own = {name: value for name, value in supernet.model.state_dict().items() if name in model.state_dict()}
-    model.load_state_dict(own)
+    weights = {name: value for name, value in supernet.model.state_dict().items() if name in model.state_dict()}
+    model.load_state_dict(weights)
     return model
 
 
@@ -102,13 +102,13 @@ def test_kept_weights_sum_to_one_and_are_frozen(model: nn.Module, top_k: int) ->
     assert not any("alpha" in name or "weights" in name for name, _ in net.named_parameters())
 
 
-def test_one_function_becomes_the_plain_torch_module(model: nn.Module) -> None:
+def test_a_single_function_becomes_torch_s_own_module(model: nn.Module) -> None:
     net = Genotype.uniform(model, "tanh").apply(model)
     assert type(net.features[2]) is nn.Tanh
     assert {type(module).__module__.split(".")[0] for module in net.modules()} <= {"torch", ConvNet.__module__}
 
 
-def test_learned_betas_travel_with_the_genotype_and_stay_trainable(model: nn.Module) -> None:
+def test_learned_betas_are_part_of_the_genotype_and_stay_trainable(model: nn.Module) -> None:
     supernet = relax(model, ["relu", "snake"], normaliser="free", init={"snake": 1.0})
     with torch.no_grad():
         for mixture in supernet.mixtures().values():
@@ -123,7 +123,7 @@ def test_learned_betas_travel_with_the_genotype_and_stay_trainable(model: nn.Mod
 
 @pytest.mark.parametrize("level", ["layer", "channel", "neuron"])
 @pytest.mark.parametrize("top_k", [1, 2, "all"])
-def test_json_round_trip_and_random_likeness(model: nn.Module, level: str, top_k: Any) -> None:
+def test_a_genotype_survives_json_and_has_random_counterparts(model: nn.Module, level: str, top_k: Any) -> None:
     genotype = derive(randomised(model, level=level), top_k)
     assert Genotype.from_json(genotype.to_json()) == genotype
     drawn = genotype.random_like(["relu", "tanh", "sin", "cos"], torch.Generator().manual_seed(5))
@@ -139,7 +139,7 @@ def test_json_round_trip_and_random_likeness(model: nn.Module, level: str, top_k
         torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
 
 
-def test_entropy_is_log_k_undecided_and_zero_decided(model: nn.Module) -> None:
+def test_entropy_is_log_k_for_equal_weights_and_zero_for_one_function(model: nn.Module) -> None:
     supernet = relax(model, ["relu", "tanh", "sin"], normaliser="free")
     assert list(supernet.entropy().values()) == pytest.approx([1.0986123] * 2)
     with torch.no_grad():
@@ -148,17 +148,17 @@ def test_entropy_is_log_k_undecided_and_zero_decided(model: nn.Module) -> None:
     assert list(supernet.entropy().values()) == pytest.approx([0.0] * 2)
 
 
-def test_alphas_and_weights_are_told_apart(model: nn.Module) -> None:
+def test_alphas_and_weights_are_disjoint(model: nn.Module) -> None:
     supernet = relax(model, ["relu", "snake"])
     arch = {id(p) for p in supernet.arch_parameters()}
     weights = {id(p) for p in supernet.weight_parameters()}
     assert len(arch) == 2
     assert not arch & weights
     assert arch | weights == {id(p) for p in supernet.parameters()}
-    assert len(weights) == len(list(model.parameters())) + 2, "the model's own and one beta a site"
+    assert len(weights) == len(list(model.parameters())) + 2, "the model's own and one beta per site"
 
 
-def test_what_is_no_top_k_of_the_bank_is_refused(model: nn.Module) -> None:
+def test_a_top_k_outside_the_bank_is_refused(model: nn.Module) -> None:
     for top_k in (0, 4):
         message = rf"top_k must be between 1 and 3 \(the number of its candidates\), but got {top_k}"
         with pytest.raises(GenotypeError, match=message):
@@ -174,7 +174,7 @@ def test_affine_weights_that_sum_to_zero_cannot_be_derived(model: nn.Module) -> 
         derive(supernet, 2)
 
 
-def test_levels_that_need_an_example_say_so(model: nn.Module) -> None:
+def test_a_level_that_needs_an_example_asks_for_it(model: nn.Module) -> None:
     with pytest.raises(MixtureError, match=r"site 'features.2': level 'neuron' .* pass example_input="):
         relax(model, level="neuron")
 
@@ -217,19 +217,19 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(weights=[1.0, -1.0]), "genotype: site 'act': affine weights [1.0, -1.0] sum to zero"),
     ],
 )
-def test_a_genotype_that_cannot_be_is_told_in_one_line(tree: Any, message: str) -> None:
+def test_an_invalid_genotype_is_refused_in_one_line(tree: Any, message: str) -> None:
     with pytest.raises(GenotypeError) as caught:
         Genotype.from_json(json.dumps(tree))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_text_that_is_no_json_is_told() -> None:
+def test_a_text_that_is_not_json_is_refused() -> None:
     with pytest.raises(GenotypeError, match="genotype: not JSON"):
         Genotype.from_json("{")
 
 
-def test_an_unknown_function_names_its_neighbour(model: nn.Module) -> None:
+def test_the_refusal_of_an_unknown_function_names_a_near_match(model: nn.Module) -> None:
     with pytest.raises(UnknownName, match="Did you mean 'tanh'"):
         Genotype.uniform(model, "tahn")
 
@@ -242,6 +242,6 @@ def test_an_unknown_function_names_its_neighbour(model: nn.Module) -> None:
         ("basci", Exception, "basic"),
     ],
 )
-def test_search_spaces_that_cannot_be_are_told(model: nn.Module, space: Any, error: Any, message: str) -> None:
+def test_impossible_search_spaces_are_refused(model: nn.Module, space: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         relax(model, space)

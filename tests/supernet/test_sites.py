@@ -1,4 +1,4 @@
-"""Finding and replacing activation sites in models that spell their activations in every way torch allows."""
+"""Sites are found and replaced in models that apply their activations in every way that torch allows."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class InPlace(nn.Module):
 
 
 class TrainEval(nn.Module):
-    """A functional dropout that depends on the mode, and an early exit by mode."""
+    """A functional dropout that depends on the mode, and an early return that depends on the mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,13 +161,13 @@ MODELS: dict[str, tuple[Any, list[tuple[str, str]]]] = {
 
 
 @pytest.fixture(params=MODELS, name="case")
-def _case(request: pytest.FixtureRequest) -> tuple[nn.Module, list[tuple[str, str]]]:
+def _model_and_sites(request: pytest.FixtureRequest) -> tuple[nn.Module, list[tuple[str, str]]]:
     torch.manual_seed(0)
     make, expected = MODELS[request.param]
     return make(), expected
 
 
-def both_modes(model: nn.Module, other: nn.Module, x: Tensor) -> None:
+def assert_equal_in_both_modes(model: nn.Module, other: nn.Module, x: Tensor) -> None:
     for training in (True, False):
         model.train(training)
         other.train(training)
@@ -187,12 +187,12 @@ def test_the_supernet_starts_as_the_model(case: tuple[nn.Module, list[tuple[str,
     before = deepcopy(model.state_dict())
     supernet = relax(model, "basic", normaliser="affine", init="original", kernel="reference")
     assert len(supernet.arch_parameters()) == len(expected)
-    both_modes(model, supernet, torch.randn(5, 6))
+    assert_equal_in_both_modes(model, supernet, torch.randn(5, 6))
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
 
 
-def test_every_site_is_really_in_the_way_of_the_data(case: tuple[nn.Module, list[tuple[str, str]]]) -> None:
+def test_every_alpha_has_a_gradient(case: tuple[nn.Module, list[tuple[str, str]]]) -> None:
     model, expected = case
     supernet = relax(model, ["relu", "tanh", "sin"])
     supernet(torch.randn(5, 6) + 1).pow(2).sum().backward()
@@ -202,28 +202,30 @@ def test_every_site_is_really_in_the_way_of_the_data(case: tuple[nn.Module, list
     assert len(supernet.arch_parameters()) == len(expected)
 
 
-def test_the_derived_model_of_the_models_own_functions_is_the_model(
+def test_the_genotype_of_the_model_s_own_functions_gives_the_model(
     case: tuple[nn.Module, list[tuple[str, str]]],
 ) -> None:
     model, _ = case
-    both_modes(model, Genotype.original(model).apply(model), torch.randn(5, 6))
+    assert_equal_in_both_modes(model, Genotype.original(model).apply(model), torch.randn(5, 6))
 
 
-def test_derived_models_copy_pickle_and_keep_their_class(case: tuple[nn.Module, list[tuple[str, str]]]) -> None:
+def test_derived_models_can_be_copied_and_pickled_and_keep_their_class(
+    case: tuple[nn.Module, list[tuple[str, str]]],
+) -> None:
     model, _ = case
     net = Genotype.uniform(model, "softsign").apply(model)
     x = torch.randn(5, 6)
     buffer = io.BytesIO()
     torch.save(net, buffer)
     buffer.seek(0)
-    for twin in (deepcopy(net), pickle.loads(pickle.dumps(net)), torch.load(buffer, weights_only=False)):
-        both_modes(net, twin, x)
+    for copied in (deepcopy(net), pickle.loads(pickle.dumps(net)), torch.load(buffer, weights_only=False)):
+        assert_equal_in_both_modes(net, copied, x)
     if not isinstance(model, nn.Tanh):
         assert isinstance(net, type(model))
     assert not any(torch.equal(a, b) for a, b in [(net.eval()(x), model.eval()(x))])
 
 
-def test_data_dependent_code_is_refused_and_accepted_when_asked() -> None:
+def test_data_dependent_code_is_refused_unless_partial() -> None:
     model = DataDependent()
     with pytest.raises(SurgeryError, match=r"1 part\(s\) of DataDependent .*'relu'.*sites.partial: true"):
         relax(model)
@@ -233,7 +235,7 @@ def test_data_dependent_code_is_refused_and_accepted_when_asked() -> None:
     assert len(relax(model, partial=True).arch_parameters()) == 1
 
 
-def test_recurrent_layers_are_named_as_out_of_reach() -> None:
+def test_recurrent_layers_are_reported_as_unreachable() -> None:
     with pytest.raises(SurgeryError, match=r"'lstm': nn.LSTM computes its gates inside one fused kernel"):
         relax(Recurrent())
     supernet = relax(Recurrent(), exclude=("lstm",))
@@ -261,7 +263,7 @@ class Hidden(nn.Module):
 
 
 class HiddenInHelper(nn.Module):
-    """Cannot be traced, and its activation is two calls away."""
+    """A forward that cannot be traced, with an activation behind two calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -289,7 +291,7 @@ class PreActivation(nn.Module):
         return out + x
 
 
-def test_a_child_that_overwrites_what_is_read_again_is_refused() -> None:
+def test_a_child_that_overwrites_an_input_that_is_read_again_is_refused() -> None:
     overwriting = nn.Sequential(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 6)))
     with pytest.raises(SurgeryError, match=r"'body': it overwrites its input in place.* set inplace=False"):
         relax(PreActivation(overwriting))
@@ -298,13 +300,13 @@ def test_a_child_that_overwrites_what_is_read_again_is_refused() -> None:
     assert torch.equal(relax(model, normaliser="affine", init="original")(x), model(x))
 
 
-def test_activations_behind_helpers_are_seen() -> None:
+def test_activations_behind_helper_functions_are_found() -> None:
     assert [site.name for site in find_sites(Hidden(helper)).sites] == ["relu", "act"]
     with pytest.raises(SurgeryError, match="'relu'"):
         relax(HiddenInHelper())
 
 
-def test_scripted_parts_are_out_of_reach() -> None:
+def test_scripted_parts_are_unreachable() -> None:
     with pytest.warns(FutureWarning):
         scripted = torch.jit.script(nn.Sequential(nn.Linear(6, 6), nn.ReLU()))
     with pytest.raises(SurgeryError, match="TorchScript"):
@@ -320,7 +322,7 @@ def test_an_argument_that_was_traced_at_its_default_refuses_other_values() -> No
         supernet(x, mask=torch.ones(5, 6))
 
 
-def test_device_dtype_mode_hooks_and_requires_grad_stay() -> None:
+def test_device_dtype_mode_hooks_and_requires_grad_are_kept() -> None:
     calls: list[str] = []
     model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)).double().eval()
     model[0].weight.requires_grad_(False)
@@ -342,7 +344,7 @@ def test_device_dtype_mode_hooks_and_requires_grad_stay() -> None:
     assert not net[1].training
 
 
-def test_a_model_on_another_device_gets_its_mixtures_there() -> None:
+def test_the_mixtures_are_on_the_device_of_the_model() -> None:
     model = nn.Sequential(nn.Linear(6, 6, device="meta"), nn.ReLU())
     assert {p.device.type for p in relax(model).parameters()} == {"meta"}
 
@@ -359,7 +361,7 @@ def test_inplace_surgery_changes_the_given_object() -> None:
         ({"exclude": ("*",)}, "has no activation site to search left"),
     ],
 )
-def test_patterns_that_leave_nothing_are_told(options: dict[str, Any], message: str) -> None:
+def test_patterns_that_match_no_site_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SurgeryError) as caught:
         relax(Functional(), **options)
     assert message in str(caught.value)

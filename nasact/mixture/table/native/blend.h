@@ -1,4 +1,4 @@
-// `blend`: K rows of cells mixed into one, which is looked up; the adjoint sums g * (1, t, t^2, t^3) into the cells.
+// `blend`: adds K weighted rows of cells to one, in which elements are looked up; the adjoint sums moments per cell.
 
 #pragma once
 
@@ -10,8 +10,8 @@ namespace nasact {
 
 struct alignas(32) Moment { double c[4]; };
 
-// Sums of g * (1, t, t^2, t^3) a cell, in double: millions of elements may share a cell, and a float that takes them one
-// by one is off by a part in a thousand. Neighbours go to different halves, so that one need not wait for the other.
+// Sums of g * (1, t, t^2, t^3) per cell, in double: millions of elements may share a cell, and summing them one by one
+// in float has an error of 0.1 %. Neighbouring elements go to different halves, so that no addition waits for another.
 struct Moments {
     int64_t cells;
     std::vector<Moment> even, odd;
@@ -22,7 +22,7 @@ struct Moments {
     }
     void meet(const float *basis, int64_t k, float *dp) const {  // dp (k) = <sums, basis_k>
         const double *a = even[0].c, *b = odd[0].c;
-        int64_t first = 0, last = 4 * cells;  // most of the cells saw nothing
+        int64_t first = 0, last = 4 * cells;  // most cells got no element
         while (first < last && a[first] == 0.0 && b[first] == 0.0) ++first;
         while (last > first && a[last - 1] == 0.0 && b[last - 1] == 0.0) --last;
         for (int64_t j = 0; j < k; ++j) {
@@ -73,7 +73,7 @@ inline void add_moments(Moments &moments, bool odd, const Spot &s, float g) {
 }
 
 // ---- runs of elements that share one row of weights -------------------------------------------------------------
-// What lies outside falls into the cell of zeros, whose sums nobody reads: what is written for it means nothing.
+// Elements outside fall into the cell of zeros. Its sums are never read, and the caller overwrites their results.
 
 template <typename T>
 int64_t run_forward(const T *x, T *y, int64_t n, const Cell *cells, const Grid &grid) {
@@ -124,7 +124,7 @@ int64_t run_backward(const T *x, const T *g, T *dx, int64_t n, const Cell *slope
 }
 
 // Cotangents a of dx = g L1(x, p) and c of dp = A0(x, g): dg = a L1(p) + L0(c), dx = g (a L2(p) + L1(c)), dp = A1(a g).
-// Without c (nobody asked for dp) the tables of c are null.
+// Without c (no cotangent of dp) the tables of c are null.
 struct Second { const Cell *slope, *curve, *value_c, *slope_c; };
 
 template <typename T>

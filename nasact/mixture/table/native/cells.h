@@ -1,4 +1,4 @@
-// Elements and cells: where x falls, what the cubic there says, for one element and for eight.
+// Elements and cells: the cell of x and the value of its cubic, for one element and for eight.
 
 #pragma once
 
@@ -26,7 +26,7 @@ struct Grid {
     float scale;        // knots per unit of x
     float low, high;    // x * scale must lie strictly between them, unless x is 0
     int64_t zero;       // index of the cell of x == 0
-    int64_t cells;      // one more follows, all zeros: what lies outside falls into it
+    int64_t cells;      // followed by one more cell, all zeros, for the elements outside
 
     int64_t room() const { return cells + 1; }
 };
@@ -99,10 +99,10 @@ inline void store8(Bf16 *p, __m256 v) {
     _mm_storeu_si128(reinterpret_cast<__m128i *>(p), packed);
 }
 
-// `outside` is -1 in the lanes of what falls into the cell of zeros; t is 0 there.
+// `outside` is -1 in the lanes of elements outside, whose cell is that of zeros; t is 0 there.
 inline Spots locate8(__m256 x, const Grid &grid) {
     __m256 u = _mm256_mul_ps(x, _mm256_set1_ps(grid.scale));
-    __m256i whole = _mm256_cvttps_epi32(u);  // INT_MIN for what no integer holds, infinity and NaN
+    __m256i whole = _mm256_cvttps_epi32(u);  // INT_MIN for infinity, NaN and what does not fit an integer
     __m256 t = _mm256_sub_ps(u, _mm256_cvtepi32_ps(whole));
     // x + 0 is never -0, so the sign of its bits is the sign of x, and 0 at zero
     __m256i sign = _mm256_castps_si256(_mm256_add_ps(x, _mm256_setzero_ps()));
@@ -122,12 +122,12 @@ inline int64_t total8(__m256i lanes) {
     return sum;
 }
 
-// Where the cells begin, in bytes.
+// The offsets of the cells, in bytes.
 inline void offsets8(__m256i cell, uint32_t *at) {
     _mm256_store_si256(reinterpret_cast<__m256i *>(at), _mm256_slli_epi32(cell, 4));
 }
 
-// Four coefficients of eight cells, as one vector a coefficient: a 4 x 8 transpose.
+// The four coefficients of eight cells, as one vector per coefficient: a 4 x 8 transpose.
 inline void fetch8(const Cell *cells, const uint32_t *at, __m256 c[4]) {
     const char *base = reinterpret_cast<const char *>(cells);
     auto four = [&](int i) { return _mm_load_ps(reinterpret_cast<const float *>(base + at[i])); };

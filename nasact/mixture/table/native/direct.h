@@ -1,4 +1,4 @@
-// `direct`: K cubics an element, for weights that few elements share. `packed` is (cells, 4, W), W >= K padded.
+// `direct`: K cubics per element, for weights that few elements share. `packed` is (cells, 4, W), with K padded to W.
 
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace nasact {
 
-#pragma GCC diagnostic ignored "-Wpsabi"  // where there are no such registers; nothing of this is called from outside
+#pragma GCC diagnostic ignored "-Wpsabi"  // for processors without such registers; no caller outside uses them
 typedef float Lanes __attribute__((vector_size(32), aligned(32)));
 
 // W floats in registers.
@@ -53,7 +53,7 @@ inline float total(Lanes v) {
 #endif
 }
 
-// Up to eight neighbours of x: their places, and the row of weights of each.
+// Up to eight consecutive elements of x: the cell of each, and its position t in the cell.
 template <typename T>
 struct Eight {
     alignas(32) int32_t cell[8];
@@ -64,7 +64,7 @@ struct Eight {
 #ifdef NASACT_AVX2
         if (n == 8) {
             const Spots s = locate8(load8(x), grid);
-            // the K rows have no cell of zeros: any other will do, as nothing of it is kept
+            // the packed rows have no cell of zeros; any cell may be read, as `keep` discards the result
             const __m256i some = _mm256_andnot_si256(s.outside, s.cell);
             const __m256 none = _mm256_castsi256_ps(s.outside);
             _mm256_store_si256(reinterpret_cast<__m256i *>(cell), some);
@@ -84,7 +84,8 @@ struct Eight {
     }
 };
 
-// Walks x (outer, rows, inner) for the rows first .. last, eight neighbours at a time: `body(at, n, row of each)`.
+// Calls `body(at, n, row of each)` for every eight consecutive elements of the rows first .. last of x (outer, rows,
+// inner).
 template <typename Body>
 inline void walk(const Shape &s, int64_t first, int64_t last, Body body) {
     int64_t row_of[8];
@@ -102,7 +103,7 @@ inline void walk(const Shape &s, int64_t first, int64_t last, Body body) {
     }
 }
 
-// Weights of the rows first .. last, padded to W; zeros where there are none.
+// Weights of the rows first .. last, padded to W with zeros; all zeros if p is null.
 template <int W>
 struct Weights {
     std::unique_ptr<float[], void (*)(float *)> room;
@@ -116,7 +117,7 @@ struct Weights {
         for (int64_t row = first; row < last; ++row) std::copy(p + row * k, p + (row + 1) * k, of(row - first));
     }
     float *of(int64_t row) { return room.get() + row * W; }
-    // Into p, unless nobody asks for it.
+    // Copies them to p, unless p is null, that is, not needed.
     void save(float *p, int64_t first, int64_t last, int64_t k) {
         if (!p) return;
         for (int64_t row = first; row < last; ++row) std::copy(of(row - first), of(row - first) + k, p + row * k);

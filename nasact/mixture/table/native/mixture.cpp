@@ -1,26 +1,28 @@
-// The table kernel of the mixture op: y = sum_k p_k f_k(x), each f_k a piecewise cubic, at a cost that K does not change.
+// The table kernel of the mixture op: y = sum_k p_k f_k(x), where each f_k is a piecewise cubic. Its cost does not
+// depend on K.
 //
-// A function is a row of cells, each 4 coefficients of a cubic in t, where x / step = trunc + t. Cells count away from
-// zero, so that t is exact and a knot belongs to the cell beyond it; x = 0 has a cell of its own:
+// A function is a row of cells. A cell holds the 4 coefficients of a cubic in t, where x / step = trunc + t. Cells are
+// numbered away from zero, so that t is exact and a knot belongs to the cell beyond it; x = 0 has its own cell:
 //     x < 0: zero - 1 + trunc      x == 0: zero      x > 0: zero + 1 + trunc
 // Order n of a bank tabulates the n-th derivatives. The op and its adjoint are
 //     L_n(x, p) = sum_k p_k f_k^(n)(x)          A_n(x, g)_k = sum_i g_i f_k^(n)(x_i)
-// and every derivative of either is one of the two again (nasact/mixture/table/op.py).
+// and the derivatives of both can be written with L and A of a higher order (nasact/mixture/table/op.py).
 //
-// Two ways through the same sums: `blend` mixes the K rows of cells into one, looks that up, and for the adjoint sums
-// g * (1, t, t^2, t^3) into the cells before it meets the K rows; `direct` evaluates K cubics an element, for weights
-// that few elements share. What lies outside the cells (or is not finite) is counted and left to the caller.
+// There are two algorithms. `blend` adds the K weighted rows of cells to one row, and looks elements up in it; its
+// adjoint sums g * (1, t, t^2, t^3) per cell and then multiplies these moments with the K rows. `direct` evaluates K
+// cubics per element, for weights that few elements share. Elements outside the cells, or not finite, are counted; the
+// caller computes them.
 //
-// Built at first use by nasact/mixture/table/build.py; plain C interface, no state.
+// Built at first use by nasact/mixture/table/build.py. Plain C interface, no state.
 
 #include "blend.h"
 #include "direct.h"
 
 namespace nasact {
 
-// ---- over threads -----------------------------------------------------------------------------------------------
+// ---- threads ----------------------------------------------------------------------------------------------------
 
-// The moments of each thread's part, summed in the order of the parts; none where nobody asks for dp.
+// The moments of each thread's part, summed in the order of the parts. Empty if dp is null, that is, not needed.
 struct Parts {
     bool wanted;
     const Grid &grid;
@@ -37,8 +39,8 @@ struct Parts {
     }
 };
 
-// `body(first, last)` for each group of rows, `piece(part, first, last)` for each thread's part of the only row; both
-// return the sum of what it returns.
+// Call `body(first, last)` for each group of rows, or `piece(part, first, last)` for each thread's part of a single
+// row, and return the sum of the results.
 template <typename Body>
 int64_t over_rows(const Shape &s, [[maybe_unused]] int threads, int64_t grain, Body body) {
     int64_t outside = 0;
@@ -61,7 +63,7 @@ NASACT_OMP(omp parallel for num_threads(threads) schedule(static, 1) reduction(+
     return outside;
 }
 
-// Rows a task: few enough that their weights stay in the first cache and that every thread has some.
+// Rows per group: few enough that their weights stay in the L1 cache and that every thread gets some.
 inline int64_t direct_grain(const Shape &s, int threads) {
     return std::clamp<int64_t>(s.rows / threads, 1, 64);
 }
@@ -189,7 +191,7 @@ int64_t second(const T *x, const T *g, const T *a, T *dg, T *dx, const Shape &s,
 
 using namespace nasact;
 
-// ---- the interface: every function returns how many elements lie outside the cells ------------------------------
+// ---- the interface: every function returns the number of elements outside the cells -----------------------------
 
 extern "C" {
 
@@ -200,7 +202,7 @@ struct NasactTable {
     const float *packed[3];  // the same as (cells, 4, k padded to 8, 16, 32 or 64)
 
     Grid grid() const { return {scale, low, high, zero, cells}; }
-    // Mixing K tables for a row, and meeting them again, costs about as much as one element a cell.
+    // For one row, adding K tables, and multiplying the moments with them, costs about as much as one element per cell.
     bool direct(const Shape &s) const { return s.per_row() < cells && k <= 64; }
 };
 

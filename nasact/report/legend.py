@@ -7,8 +7,8 @@ _LINES = (
     "only here.",
     "'test acc.' is the mean ± standard deviation over the seeds; the 95 % interval (Student's t) is of that mean.",
     "'diff.' is the derived network minus that row, in percentage points, seed by seed: + where derived is ahead.",
-    "'Holm p' is the chance of a difference this large if the two were equally good: an exact paired permutation test, "
-    "corrected for the number of rows.",
+    "'Holm p' is the chance of a difference at least this large if the two were equally good: an exact paired "
+    "permutation test, corrected for the number of rows.",
     "Only below 0.05 does the verdict name a winner. 'no significant difference': treat the two as equal, whatever the "
     "sign of 'diff.'.",
     "With n seeds no p can fall below 2 / 2^n: 'too few seeds' means that even a real gain could not have shown.",

@@ -14,7 +14,7 @@ def redundancy_table(redundancy: Mapping[str, Any]) -> Table:
     """One row per site: range of its inputs, condition number and rank of its bank, redundant candidates."""
     percent = f"{100 * redundancy['tolerance']:g} %"
     return Table(
-        title=f"Bank redundancy: the candidates at what each site sees of {redundancy['examples']} examples",
+        title=f"Bank redundancy: the candidates on the inputs of each site, from {redundancy['examples']} examples",
         columns=(
             Column(header="site"),
             Column(header="inputs"),
@@ -24,8 +24,8 @@ def redundancy_table(redundancy: Mapping[str, Any]) -> Table:
         ),
         rows=tuple(_row(site) for site in redundancy["sites"]),
         notes=(
-            f"condition: of the functions without their means; 1 is best. rank, ~: within {percent} of a function's "
-            "variation, up to scale and offset.",
+            f"condition: condition number of the centred functions; 1 is best. rank and ~: within {percent} of a "
+            "function's variation, up to scale and offset.",
         ),
     )
 

@@ -15,10 +15,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from nasact.kinds import KINDS
-from nasact.study import defaults, name_validators
+from nasact.study import name_validators
 from nasact.study.domains import Choice, Domain, DomainError, FloatRange, as_floats, is_domain, parse, put, walk
 from nasact.study.fields import component_at, field_at, short_forms
 from nasact.study.problems import Problem, shown, study_error, translate
+from nasact.study.record_facts import has_temperature
 from nasact.study.sections import Temperature
 from nasact.study.shorthand import Path, expand
 from nasact.study.source import Source, dotted
@@ -224,7 +225,7 @@ def _check_temperature(spec: TrialSpec, domains: Mapping[Path, Domain]) -> list[
     choice = domains.get(_NORMALISER)
     normalisers = choice.choices if isinstance(choice, Choice) else (spec.search.normaliser,)
     searched = any(path[:2] == _TEMPERATURE for path in domains)
-    if defaults.has_temperature(str(name) for name in normalisers) or (
+    if any(has_temperature(name) for name in normalisers) or (
         spec.search.temperature == Temperature() and not searched
     ):
         return []

@@ -31,6 +31,7 @@ from nasact.study.components import (
     at,
 )
 from nasact.study.name_validators import named
+from nasact.study.record_facts import has_momentum, is_annealed, supported_normalisers
 
 
 def _as_tuple(value: Any) -> Any:
@@ -140,16 +141,16 @@ class Temperature(Node):
 
     @model_validator(mode="after")
     def _end_fits_schedule(self) -> Temperature:
-        if self.schedule == "constant" and self.end is not None:
-            raise at(("end",), "a constant temperature has no `end` (schedule: exponential anneals towards it)")
-        if self.schedule != "constant" and self.end is None:
-            article = "an" if self.schedule == "exponential" else "a"
-            raise at(("schedule",), f"{article} {self.schedule} temperature needs an `end` greater than 0")
+        annealed = is_annealed(self.schedule)
+        if not annealed and self.end is not None:
+            raise at(("end",), f"a {self.schedule} temperature has no `end` (schedule: exponential anneals towards it)")
+        if annealed and self.end is None:
+            raise at(("schedule",), f"schedule {self.schedule!r} needs an `end` greater than 0")
         return self
 
 
 class Optimiser(Node):
-    """The optimiser of the network's weights. `momentum` belongs to sgd."""
+    """The optimiser of the network's weights. Only sgd has `momentum`."""
 
     shorthand_key: ClassVar[str | None] = "name"
 
@@ -164,9 +165,9 @@ class Optimiser(Node):
         return cls.full_form(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _momentum_is_for_sgd(self) -> Optimiser:
-        if self.name != "sgd" and "momentum" in self.model_fields_set:
-            raise at(("momentum",), f"only sgd has a momentum, but the optimiser is {self.name!r}")
+    def _momentum_is_supported(self) -> Optimiser:
+        if "momentum" in self.model_fields_set and not has_momentum(self.name):
+            raise at(("momentum",), f"optimiser {self.name!r} has no momentum: use sgd")
         return self
 
     @model_serializer
@@ -227,7 +228,7 @@ class Search(Node):
             value = {**value, "strategy": defaults.default_strategy(value.get("normaliser"))}
         strategy = value["strategy"]
         name = strategy.get("name") if isinstance(strategy, dict) else getattr(strategy, "name", strategy)
-        normalisers = defaults.supported_normalisers(name)
+        normalisers = supported_normalisers(name)
         if "normaliser" not in value and normalisers:
             value = {**value, "normaliser": normalisers[0]}
         if "temperature" in value or not _can_anneal(value):

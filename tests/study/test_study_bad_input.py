@@ -195,11 +195,11 @@ AFTER_GOOD = {
     ),
     "exponential temperature without an end": (
         "search: {temperature: {schedule: exponential}}",
-        "m.yaml:3: search.temperature.schedule: an exponential temperature needs an `end` greater than 0",
+        "m.yaml:3: search.temperature.schedule: schedule 'exponential' needs an `end` greater than 0",
     ),
     "linear temperature without an end": (
         "search: {temperature: {schedule: linear}}",
-        "m.yaml:3: search.temperature.schedule: a linear temperature needs an `end` greater than 0",
+        "m.yaml:3: search.temperature.schedule: schedule 'linear' needs an `end` greater than 0",
     ),
     "temperature ends at zero": (
         "search: {temperature: {end: 0}}",
@@ -211,7 +211,7 @@ AFTER_GOOD = {
     ),
     "momentum of adam": (
         "search: {optimiser: {name: adam, momentum: 0.5}}",
-        "m.yaml:3: search.optimiser.momentum: only sgd has a momentum, but the optimiser is 'adam'",
+        "m.yaml:3: search.optimiser.momentum: optimiser 'adam' has no momentum: use sgd",
     ),
     "low > high": (
         "search:\n  temperature: {low: 3, high: 1}",

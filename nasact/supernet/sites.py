@@ -290,8 +290,8 @@ class _SiteFinder:
 
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Children by name; unlike in named_children, a module with two names occurs twice."""
-    # `_modules` is private, but torch's public methods return each module once, or descend into it
-    return ((name, child) for name, child in module._modules.items() if child is not None)
+    below = module.named_modules(remove_duplicate=False)
+    return ((name, child) for name, child in below if name and "." not in name)
 
 
 def _input_is_read_again(nodes: tuple[fx.Node, ...]) -> bool:

@@ -23,6 +23,7 @@ PRIVATE_WITH_A_REASON = {
     "_buffers": "the only way to a buffer that is None, and to whether it is persistent",
     "_parameters": "the names that one module has for a parameter that it shares",
     "_C": "torch has no public way to ask what autograd will need, nor the type of its built-in functions",
+    "_nn": "built-in activations that a model may call and that torch exports nowhere else",
     "_load_from_state_dict": "the documented hook for modules that read older states",
     "_NormBase": "torch's layers of any dimension have no public base class",
     "_ConvNd": "as _NormBase",

@@ -15,11 +15,10 @@ from nasact.registry import Registry, import_submodules
 def test_records_that_are_registered_in_a_temporary_block_are_forgotten_after_it() -> None:
     registry: Registry[int] = Registry("number")
     registry.register("one", 1)
-    with pytest.raises(ZeroDivisionError), registry.temporary():
+    with registry.temporary():
         registry.register("two", 2)
         registry.register("one", 10, replace=True)
         assert dict(registry.items()) == {"one": 10, "two": 2}
-        _ = 1 / 0
     assert dict(registry.items()) == {"one": 1}
     with pytest.raises(UnknownName, match=r"^unknown number 'two'\."):
         registry.get("two")

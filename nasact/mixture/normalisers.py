@@ -1,7 +1,7 @@
 """Normalisers: from architecture parameters `alpha` (..., K) to mixture weights `p` (..., K). One record each.
 
-A normaliser whose alphas live in a feasible set (`ratio`, `convex`, `clip`, `dirichlet`) has a `project`, to be applied
-after every step on alpha; the others need none.
+A normaliser whose alphas must stay in a feasible set (`ratio`, `convex`, `clip`, `dirichlet`) has a `project`, to be
+called after every step on alpha. Knows tensors; must not know mixtures or searches.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from nasact.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Normaliser:
-    """How alphas become mixture weights.
+    """How alphas become mixture weights. tests/mixture/test_normaliser_properties.py checks every property by numbers.
 
-    `weights(alpha, temperature, sample)`: alpha (..., K) floating, temperature a 0-d tensor, `sample` whether a
-    stochastic normaliser draws noise (training) or gives its mean (evaluation). `inverse(p, temperature)`: alphas that
-    yield `p`.
+    `weights(alpha, temperature, sample)` returns p like alpha: alpha (..., K) floating, temperature a 0-d tensor,
+    `sample` True in training, False in evaluation (a stochastic normaliser then returns its mean).
+    `inverse(p, temperature)` returns alphas that yield `p` in evaluation.
     """
 
     name: str
@@ -37,29 +37,43 @@ class Normaliser:
     """Which total of the weights is one: sum p, sum |p|, or neither."""
     signed: bool = False
     """Whether weights may be negative."""
-    vertex_slack: float = 0.0
-    """Weight left to the other functions where one is to dominate at the start; 0 where the normaliser reaches a vertex
-    exactly and still has a gradient there."""
-    project: Callable[[Tensor], Tensor] | None = None
-    """The nearest feasible alphas; None where every alpha is feasible."""
+    stochastic: bool = False
+    """Whether training draws the weights: they then differ from one pass to the next, and from evaluation."""
+    draws_one: bool = False
+    """Whether a draw is one function per row, with weight one: the other functions get no gradient in that pass."""
+    logits: bool = False
+    """Whether alphas are logits of a softmax: p = softmax(alpha) in evaluation at temperature 1."""
+    independent_gates: bool = False
+    """Whether each weight is a gate in (0, 1) that depends on its own alpha only."""
     tempered: bool = False
     """Whether the temperature matters."""
-    of_logits: bool = False
-    """Whether weights are a function of alpha / T alone: then a falling T alone makes steps of alpha larger."""
+    function_of_alpha_over_t: bool = False
+    """Whether the temperature divides alpha and enters nowhere else, in training and evaluation: a lower T then makes
+    every step of alpha larger by the same factor."""
+    vertex_slack: float = 0.0
+    """Weight left to the other functions when one is to dominate at the start; 0 if the normaliser reaches a vertex
+    exactly and still has a gradient there."""
+    project: Callable[[Tensor], Tensor] | None = None
+    """Return the nearest feasible alphas; None if every alpha is feasible."""
+
+    @property
+    def on_simplex(self) -> bool:
+        """Whether weights lie on the simplex, the same in training and evaluation."""
+        return self.total == "sum" and not self.signed and not self.stochastic
 
     def uniform(self, k: int) -> Tensor:
-        """Weights that prefer no function, shape (K,): 1/K each; a half each for independent gates."""
-        return torch.full((k,), 0.5 if self.name == "sigmoid" else 1.0 / k, dtype=torch.float64)
+        """Return weights that prefer no function, shape (K,): 1/K each; a half each for independent gates."""
+        return torch.full((k,), 0.5 if self.independent_gates else 1.0 / k, dtype=torch.float64)
 
     def vertex(self, k: int, index: int) -> Tensor:
-        """Weights that (almost, see `vertex_slack`) only take function `index`, shape (K,)."""
-        others = self.vertex_slack if self.name == "sigmoid" else self.vertex_slack / max(k - 1, 1)
+        """Return the weights, shape (K,), that take only function `index`, but for `vertex_slack`."""
+        others = self.vertex_slack if self.independent_gates else self.vertex_slack / max(k - 1, 1)
         p = torch.full((k,), others, dtype=torch.float64)
         p[index] = 1.0 - (self.vertex_slack if k > 1 else 0.0)
         return p
 
     def renormalise(self, p: Tensor, where: str) -> Tensor:
-        """`p` (..., K) divided by the total that this normaliser promises; MixtureError if that is zero."""
+        """Return `p` (..., K) divided by its `total`; raise MixtureError, with `where`, if the total is zero."""
         if self.total == "none":
             return p
         scale = p.abs().sum(-1, keepdim=True)
@@ -103,12 +117,15 @@ def _gumbel_hard(alpha: Tensor, temperature: Tensor, sample: bool) -> Tensor:
         return torch.softmax(alpha, dim=-1)
     soft = torch.softmax((torch.log_softmax(alpha, dim=-1) + _gumbel_noise(alpha)) / temperature, dim=-1)
     hard = F.one_hot(soft.argmax(-1), alpha.shape[-1]).to(alpha.dtype)
-    return hard + (soft - soft.detach())  # in this order: what is added is zero to the bit
+    return hard + (soft - soft.detach())  # in this order the added term is exactly zero
 
 
 def _gumbel_noise(alpha: Tensor) -> Tensor:
-    """Standard Gumbel noise like alpha, always finite: GDAS draws again where its own is not, which asks the device
-    at every draw and never ends where alpha is NaN."""
+    """Return standard Gumbel noise like alpha, always finite.
+
+    The code of GDAS draws again when its noise is not finite. That waits for the device at every draw, and never ends
+    if alpha is NaN.
+    """
     drawn = torch.empty_like(alpha, memory_format=torch.contiguous_format).exponential_()
     return -drawn.clamp_(torch.finfo(alpha.dtype).tiny, torch.finfo(alpha.dtype).max).log()
 
@@ -128,24 +145,24 @@ def _project_ratio(alpha: Tensor) -> Tensor:
 
 
 def project_simplex(alpha: Tensor) -> Tensor:
-    """Euclidean projection of each row of alpha (..., K) onto the simplex (Duchi et al. 2008, Fig. 1).
+    """Return the Euclidean projection of each row of alpha (..., K) onto the simplex (Duchi et al. 2008, Fig. 1).
 
-    A row that is on it but for rounding stays to the bit: else weights smaller than the rounding would become zero,
-    where a multiplicative update never finds them again.
+    A row that is on the simplex up to rounding is returned unchanged, bit for bit. Otherwise weights smaller than the
+    rounding would become zero, and a multiplicative update never changes a zero.
     """
     rounding = 2 * torch.finfo(alpha.dtype).eps * alpha.shape[-1]
-    there = (alpha.amin(-1, keepdim=True) >= 0) & ((alpha.sum(-1, keepdim=True) - 1).abs() <= rounding)
+    feasible = (alpha.amin(-1, keepdim=True) >= 0) & ((alpha.sum(-1, keepdim=True) - 1).abs() <= rounding)
     ordered = alpha.sort(dim=-1, descending=True).values
     excess = ordered.cumsum(-1) - 1
     rank = torch.arange(1, alpha.shape[-1] + 1, dtype=alpha.dtype, device=alpha.device)
     support = (ordered * rank > excess).sum(-1, keepdim=True).clamp_min(1)
     threshold = excess.gather(-1, support - 1) / support
-    return torch.where(there, alpha, (alpha - threshold).clamp_min(0))
+    return torch.where(feasible, alpha, (alpha - threshold).clamp_min(0))
 
 
 def _affine(alpha: Tensor, temperature: Tensor, sample: bool) -> Tensor:
-    # The nearest point of the hyperplane sum p = 1. Dividing by the sum would reach the same set, but blows up
-    # wherever a step crosses sum = 0.
+    # The nearest point of the hyperplane sum p = 1. A division by the sum would reach the same set, but diverges
+    # when a step crosses sum = 0.
     return alpha + (1 - alpha.sum(-1, keepdim=True)) / alpha.shape[-1]
 
 
@@ -154,18 +171,18 @@ def _abs(alpha: Tensor, temperature: Tensor, sample: bool) -> Tensor:
 
 
 def _clip(alpha: Tensor, temperature: Tensor, sample: bool) -> Tensor:
-    kept = alpha.clamp_min(0)
-    total = kept.sum(-1, keepdim=True)
-    # A row without a positive entry is the limit in which its largest entry was the last to go.
+    positive = alpha.clamp_min(0)
+    total = positive.sum(-1, keepdim=True)
+    # The limit of a row whose entries fall to zero: the largest entry is the last that is positive.
     last = F.one_hot(alpha.argmax(-1), alpha.shape[-1]).to(alpha.dtype)
-    return torch.where(total > 0, kept / torch.where(total > 0, total, 1.0), last)
+    return torch.where(total > 0, positive / torch.where(total > 0, total, 1.0), last)
 
 
 def _project_clip(alpha: Tensor) -> Tensor:
-    # Below zero the gradient is gone for good: hold every row where at least one entry still has one.
-    dead = alpha.amax(-1, keepdim=True) <= 0
+    # An entry below zero has no gradient and cannot come back: keep at least one positive entry per row.
+    without_gradient = alpha.amax(-1, keepdim=True) <= 0
     lifted = F.one_hot(alpha.argmax(-1), alpha.shape[-1]).to(alpha.dtype) * 1e-3
-    return torch.where(dead, lifted, alpha)
+    return torch.where(without_gradient, lifted, alpha)
 
 
 def _sigmoid(alpha: Tensor, temperature: Tensor, sample: bool) -> Tensor:
@@ -186,7 +203,8 @@ for _normaliser in (
         total="sum",
         vertex_slack=1e-3,
         tempered=True,
-        of_logits=True,
+        function_of_alpha_over_t=True,
+        logits=True,
     ),
     Normaliser(
         name="ratio",
@@ -243,7 +261,8 @@ for _normaliser in (
         total="none",
         vertex_slack=1e-3,
         tempered=True,
-        of_logits=True,
+        function_of_alpha_over_t=True,
+        independent_gates=True,
     ),
     Normaliser(
         name="gumbel",
@@ -254,6 +273,8 @@ for _normaliser in (
         total="sum",
         vertex_slack=1e-3,
         tempered=True,
+        logits=True,
+        stochastic=True,
     ),
     Normaliser(
         name="gumbel_hard",
@@ -265,6 +286,9 @@ for _normaliser in (
         total="sum",
         vertex_slack=1e-3,
         tempered=True,
+        logits=True,
+        stochastic=True,
+        draws_one=True,
     ),
     Normaliser(
         name="dirichlet",
@@ -275,6 +299,7 @@ for _normaliser in (
         total="sum",
         vertex_slack=5e-2,
         project=dirichlet.project_alpha,
+        stochastic=True,
     ),
     Normaliser(
         name="free",

@@ -18,7 +18,9 @@ from timing import Case, interleaved
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from nasact.bilevel import DARTS, Batch, Joint, Strategy
+from nasact.bilevel import Batch, Strategy
+from nasact.bilevel.strategies.darts import DARTS
+from nasact.bilevel.strategies.joint import Joint
 from nasact.supernet import relax
 from nasact.tasks import build_model
 from nasact.training.process import keep_freed_memory

@@ -190,7 +190,7 @@ _TABLE = (
         name="regulariser",
         registry="nasact.bilevel:REGULARISERS",
         plural="regularisers",
-        columns={"formula": "formula", "loss": "on", "source": "source"},
+        columns={"formula": "formula", "loss": "target_loss", "source": "source"},
     ),
     Kind(
         name="monitor",
@@ -211,7 +211,7 @@ _TABLE = (
     Kind(name="schedule", registry="nasact.training.schedule:SCHEDULES"),
     Kind(name="drop", registry="nasact.redundancy:DROPS"),
     Kind(name="reaction to a collapse", registry="nasact.monitors:OnCollapse"),
-    Kind(name="engine", choices=("optuna",)),
+    Kind(name="engine", registry="nasact.outer.engines:ENGINES"),
     Kind(name="sampler", choices=("tpe", "random", "grid")),
     Kind(name="pruner", choices=("hyperband", "median", "none")),
 )

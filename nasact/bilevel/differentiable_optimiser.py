@@ -1,6 +1,6 @@
 """The inner step `w -> w'`: torch's own SGD, Adam and AdamW as pure, differentiable functions.
 
-Reads an optimiser's parameter groups and state, and writes neither. Knows no losses and no supernet.
+Reads an optimiser's parameter groups and state, and changes neither. Must not know losses or supernets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Update: TypeAlias = Callable[[Tensor, Tensor, Options, State], tuple[Tensor, Sta
 
 @dataclass(frozen=True)
 class ParameterRule:
-    """How one parameter moves: its rule, its group's options, the optimiser's memory of it."""
+    """The update rule of one parameter, with the options of its group and its optimiser state."""
 
     update: Update
     options: Options
@@ -32,7 +32,7 @@ class ParameterRule:
 
 @dataclass(frozen=True)
 class InnerStep:
-    """One optimiser step as a pure function. A parameter without a rule, or without a gradient, stays where it is."""
+    """One optimiser step as a pure function. A parameter without a rule or without a gradient does not change."""
 
     rules: tuple[ParameterRule | None, ...]
 
@@ -40,23 +40,23 @@ class InnerStep:
         return self.step(w, grads)[0]
 
     def step(self, w: Tensors, grads: Gradients) -> tuple[Tensors, InnerStep]:
-        """`w'`, and the step that comes after it (momentum and moments advanced)."""
-        moved: list[Tensor] = []
+        """Return `w'` and the following step, with updated momentum and moments."""
+        updated: list[Tensor] = []
         rules: list[ParameterRule | None] = []
         for weight, grad, rule in zip(w, grads, self.rules, strict=True):
             if rule is None or grad is None:
-                moved.append(weight)
+                updated.append(weight)
                 rules.append(rule)
                 continue
-            after, state = rule.update(weight, grad, rule.options, rule.state)
-            moved.append(after)
+            weight_after, state = rule.update(weight, grad, rule.options, rule.state)
+            updated.append(weight_after)
             rules.append(replace(rule, state=state))
-        return tuple(moved), InnerStep(tuple(rules))
+        return tuple(updated), InnerStep(tuple(rules))
 
 
 def sgd(w: Tensor, grad: Tensor, options: Options, state: State) -> tuple[Tensor, State]:
     """torch.optim.SGD: momentum, dampening, Nesterov, weight decay, maximize."""
-    grad = _penalised(w, -grad if options["maximize"] else grad, options)
+    grad = _with_weight_decay(w, -grad if options["maximize"] else grad, options)
     momentum = float(options["momentum"])
     if momentum != 0:
         buffer = state.get("momentum_buffer")
@@ -67,39 +67,39 @@ def sgd(w: Tensor, grad: Tensor, options: Options, state: State) -> tuple[Tensor
 
 
 def adam(w: Tensor, grad: Tensor, options: Options, state: State) -> tuple[Tensor, State]:
-    """torch.optim.Adam and AdamW: bias correction, amsgrad, weight decay inside the gradient or decoupled, maximize."""
+    """torch.optim.Adam and AdamW: bias correction, amsgrad, weight decay in the gradient or decoupled, maximize."""
     beta1, beta2 = (float(beta) for beta in options["betas"])
     lr = float(options["lr"])
     grad = -grad if options["maximize"] else grad
     if options["decoupled_weight_decay"]:
         w = w * (1 - lr * float(options["weight_decay"]))
     else:
-        grad = _penalised(w, grad, options)
+        grad = _with_weight_decay(w, grad, options)
     step = float(state["step"]) + 1 if state else 1.0
     mean = torch.lerp(state["exp_avg"] if state else torch.zeros_like(w), grad, 1 - beta1)
     square = torch.addcmul((state["exp_avg_sq"] if state else torch.zeros_like(w)) * beta2, grad, grad, value=1 - beta2)
-    after: dict[str, Any] = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
+    new_state: dict[str, Any] = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
     if options["amsgrad"]:
         square = torch.maximum(state["max_exp_avg_sq"], square) if state else square
-        after["max_exp_avg_sq"] = square
+        new_state["max_exp_avg_sq"] = square
     denominator = _root(square) / (1 - beta2**step) ** 0.5 + float(options["eps"])
-    return torch.addcdiv(w, mean, denominator, value=-lr / (1 - beta1**step)), after
+    return torch.addcdiv(w, mean, denominator, value=-lr / (1 - beta1**step)), new_state
 
 
-# By exact type: a subclass may step otherwise.
+# By exact type: a subclass may have another update rule.
 RULES: Mapping[type[torch.optim.Optimizer], Update] = MappingProxyType(
     {torch.optim.SGD: sgd, torch.optim.Adam: adam, torch.optim.AdamW: adam},
 )
 
 
 def inner_step(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> InnerStep:
-    """The step that `optimiser` would take next, for `parameters` in this order."""
+    """Return the next step of `optimiser`, for `parameters` in this order; StudyError if its rule is not known."""
     update = RULES.get(type(optimiser))
     if update is None:
         known = ", ".join(kind.__name__ for kind in RULES)
         raise StudyError(
-            f"the inner step through {type(optimiser).__name__} is not known: a strategy that looks through it needs "
-            f"one of {known}"
+            f"the inner step of {type(optimiser).__name__} is not known: a strategy that differentiates through it "
+            f"needs one of {known}"
         )
     groups = {
         id(parameter): {option: value for option, value in group.items() if option != "params"}
@@ -116,12 +116,12 @@ def inner_step(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Paramet
     )
 
 
-def _penalised(w: Tensor, grad: Tensor, options: Options) -> Tensor:
+def _with_weight_decay(w: Tensor, grad: Tensor, options: Options) -> Tensor:
     decay = float(options["weight_decay"])
     return torch.add(grad, w, alpha=decay) if decay != 0 else grad
 
 
 def _root(square: Tensor) -> Tensor:
-    """The square root, with slope 0 at 0: there the first moment is 0 too, and infinity times zero would be NaN."""
+    """Return the square root, with derivative 0 at 0: the first moment is 0 there, and infinity * 0 would be NaN."""
     positive = square > 0
     return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)

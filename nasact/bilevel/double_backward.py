@@ -1,4 +1,4 @@
-"""What a forward pass needs so that its gradient can be differentiated once more. Knows torch's kernels, no losses."""
+"""Double backward: forward passes whose gradient can be differentiated again. Knows torch's kernels, not losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nasact.errors import ModelError, one_line
 
 
 class NoSecondDerivative(ModelError):
-    """A model whose gradient cannot be differentiated, for this `reason`."""
+    """The gradient of the model cannot be differentiated; `reason` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(_ADVICE.format(reason=reason))
@@ -22,12 +22,12 @@ class NoSecondDerivative(ModelError):
 
 @contextmanager
 def twice_differentiable(module: nn.Module) -> Iterator[None]:
-    """Forward passes inside avoid the kernels that have no second derivative.
+    """Inside the block, forward passes do not use kernels without a second derivative.
 
-    Those are fused attention (flash, memory-efficient: also on CPUs, wherever attention has no dropout) and cuDNN's
+    These kernels are fused attention (flash, memory-efficient; on CPUs too if attention has no dropout) and cuDNN's
     recurrent layers.
     """
-    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    recurrent = any(isinstance(submodule, nn.RNNBase) for submodule in module.modules())
     enabled = torch.backends.cudnn.enabled
     try:
         if recurrent:
@@ -41,7 +41,7 @@ def twice_differentiable(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def explain_missing_second_derivative() -> Iterator[None]:
-    """A kernel without a second derivative becomes one line that says what to do."""
+    """Inside the block, torch's error for a missing second derivative becomes NoSecondDerivative, with advice."""
     try:
         yield
     except RuntimeError as error:
@@ -52,19 +52,19 @@ def explain_missing_second_derivative() -> Iterator[None]:
 
 
 def require_second_derivatives(grads: Iterable[Tensor | None]) -> None:
-    """ModelError when `grads` went through a function marked `once_differentiable`.
+    """Raise NoSecondDerivative if `grads` depend on a function marked `once_differentiable`.
 
-    torch does not raise there when asked for some inputs' gradients only: it leaves that path out without a word.
+    torch does not raise when only the gradients of some inputs are computed: it omits the path silently.
     """
-    waiting = [grad.grad_fn for grad in grads if grad is not None and grad.grad_fn is not None]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
+    queue = [grad.grad_fn for grad in grads if grad is not None and grad.grad_fn is not None]
+    visited = set(queue)
+    while queue:
+        node = queue.pop()
         if node.name() == "torch::autograd::Error":
             raise NoSecondDerivative("a function is marked once_differentiable")
-        following = {after for after, _ in node.next_functions if after is not None} - seen
-        seen |= following
-        waiting.extend(following)
+        unvisited = {function for function, _ in node.next_functions if function is not None} - visited
+        visited |= unvisited
+        queue.extend(unvisited)
 
 
 _ADVICE = (

@@ -1,4 +1,4 @@
-"""torch's random generators: seeded for the length of one loss, kept and put back. Knows no losses and no models."""
+"""torch's random generators: seeded for one loss, saved and restored. Must not know losses or models."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ CPU = torch.device("cpu")
 
 
 def devices_of(tensors: Iterable[Tensor]) -> tuple[torch.device, ...]:
-    """The CPU first (it draws the seeds), then every other device that holds one of `tensors`."""
+    """Return the CPU first (its generator draws the seeds), then every other device that holds one of `tensors`."""
     return tuple(dict.fromkeys((CPU, *(tensor.device for tensor in tensors))))
 
 
 def random_state(devices: Sequence[torch.device]) -> tuple[Tensor, ...]:
-    """The generators' states, one a device."""
+    """Return the states of the generators, one per device."""
     return tuple(_get(device) for device in devices)
 
 
@@ -27,13 +27,13 @@ def set_random_state(devices: Sequence[torch.device], states: Sequence[Tensor]) 
 
 
 def draw_seed() -> int:
-    """A seed from the CPU's generator: as reproducible as everything else that is drawn there."""
+    """Return a seed drawn from the CPU's generator, so that `torch.manual_seed` decides it too."""
     return int(torch.randint(2**62, ()).item())
 
 
 @contextmanager
 def seeded(seed: int, devices: Sequence[torch.device]) -> Iterator[None]:
-    """Every draw inside starts from `seed`; afterwards the generators stand where they stood before."""
+    """Inside the block the generators start from `seed`; afterwards their earlier states are restored."""
     before = random_state(devices)
     try:
         for device in devices:
@@ -62,7 +62,7 @@ def _set(device: torch.device, state: Tensor) -> None:
 
 
 def _seed(device: torch.device, seed: int) -> None:
-    # Not torch.manual_seed: it reseeds every device there is, also those whose state nobody puts back.
+    # Not torch.manual_seed: it would also seed devices whose state is not restored.
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
     elif device.type == "mps":

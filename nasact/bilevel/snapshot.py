@@ -1,8 +1,9 @@
-"""A search state put aside and put back, bit for bit. Knows no strategy."""
+"""A snapshot of a search state, restored bit for bit. Must not know strategies' methods."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from nasact.bilevel.strategies.state import SearchState
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Equal to the bit: NaN equals NaN, 0 is not -0."""
+    """Whether two tensors are equal to the bit: NaN equals NaN, 0 differs from -0."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(_bytes(one), _bytes(other))
@@ -25,29 +26,39 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A tensor, the object and its numbers, so that both can be put back."""
+class SavedTensor:
+    """A tensor object with a copy of its values, so that the same object is restored."""
 
     tensor: Tensor
-    numbers: Tensor
+    values: Tensor
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Kept:
+    def of(cls, tensor: Tensor) -> SavedTensor:
         return cls(tensor, tensor.detach().clone())
 
     def restored(self) -> Tensor:
         with torch.no_grad():
-            self.tensor.copy_(self.numbers)
+            self.tensor.copy_(self.values)
         return self.tensor
+
+
+@dataclass(frozen=True)
+class SavedBuffer:
+    """One buffer of one module; `saved` is None if the buffer is None."""
+
+    module: nn.Module
+    name: str
+    path: str
+    saved: SavedTensor | None
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """A search state with everything that a step may change: tensors, optimisers, modes, random generators."""
 
-    parameters: dict[str, Kept]
-    gradients: dict[str, Kept | None]
-    buffers: list[tuple[nn.Module, str, str, Kept | None]]
+    parameters: dict[str, SavedTensor]
+    gradients: dict[str, SavedTensor | None]
+    buffers: list[SavedBuffer]
     modes: list[tuple[nn.Module, bool]]
     optimisers: list[tuple[dict[Tensor, dict[str, Any]], list[dict[str, Any]]]]
     step: int
@@ -59,62 +70,68 @@ class Snapshot:
         parameters = dict(state.supernet.named_parameters())
         devices = devices_of(parameters.values())
         return cls(
-            parameters={name: Kept.of(parameter) for name, parameter in parameters.items()},
-            gradients={name: None if p.grad is None else Kept.of(p.grad) for name, p in parameters.items()},
-            buffers=[
-                (module, name, f"{path}.{name}" if path else name, None if buffer is None else Kept.of(buffer))
-                for path, module in state.supernet.named_modules()
-                for name, buffer in module._buffers.items()
-            ],
+            parameters={name: SavedTensor.of(parameter) for name, parameter in parameters.items()},
+            gradients={name: None if p.grad is None else SavedTensor.of(p.grad) for name, p in parameters.items()},
+            buffers=list(_saved_buffers(state.supernet)),
             modes=[(module, module.training) for module in state.supernet.modules()],
-            optimisers=[_keep_optimiser(o) for o in (state.weight_optimiser, state.alpha_optimiser)],
+            optimisers=[_saved_optimiser(o) for o in (state.weight_optimiser, state.alpha_optimiser)],
             step=state.step,
             devices=devices,
             random=random_state(devices),
         )
 
-    def kept(self, parameter: Tensor) -> Tensor:
-        """The numbers that `parameter` had."""
-        return next(kept.numbers for kept in self.parameters.values() if kept.tensor is parameter)
+    def saved_values(self, parameter: Tensor) -> Tensor:
+        """Return the values that `parameter` had when the snapshot was taken."""
+        return next(saved.values for saved in self.parameters.values() if saved.tensor is parameter)
 
-    def changed(self, state: SearchState) -> str | None:
-        """The name of a parameter or buffer that is not what it was, to the bit."""
+    def find_change(self, state: SearchState) -> str | None:
+        """Return the name of a parameter or buffer that differs from the snapshot in any bit; None if there is none."""
         for name, parameter in state.supernet.named_parameters():
-            if not same_bits(parameter, self.parameters[name].numbers):
+            if not same_bits(parameter, self.parameters[name].values):
                 return name
-        for module, name, path, kept in self.buffers:
-            buffer = module._buffers.get(name)
-            if (buffer is None) != (kept is None):
-                return path
-            if buffer is not None and kept is not None and not same_bits(buffer, kept.numbers):
-                return path
+        for buffer in self.buffers:
+            current, saved = getattr(buffer.module, buffer.name, None), buffer.saved
+            if (current is None) != (saved is None):
+                return buffer.path
+            if current is not None and saved is not None and not same_bits(current, saved.values):
+                return buffer.path
         return None
 
     def restore(self, state: SearchState) -> None:
-        for name, kept in self.parameters.items():
-            parameter, gradient = kept.restored(), self.gradients[name]
+        for name, saved in self.parameters.items():
+            parameter, gradient = saved.restored(), self.gradients[name]
             parameter.grad = None if gradient is None else gradient.restored()
-        for module, name, _, buffer in self.buffers:
-            module._buffers[name] = None if buffer is None else buffer.restored()
+        for buffer in self.buffers:
+            setattr(buffer.module, buffer.name, None if buffer.saved is None else buffer.saved.restored())
         for module, mode in self.modes:
             module.training = mode
         for optimiser, (memory, groups) in zip(
             (state.weight_optimiser, state.alpha_optimiser), self.optimisers, strict=True
         ):
             optimiser.state.clear()
-            optimiser.state.update({p: {key: _put_back(value) for key, value in m.items()} for p, m in memory.items()})
+            optimiser.state.update({p: {key: _restored(value) for key, value in m.items()} for p, m in memory.items()})
             for group, options in zip(optimiser.param_groups, groups, strict=True):
                 group.update(copy.deepcopy(options))
         state.step = self.step
         set_random_state(self.devices, self.random)
 
 
-def _keep_optimiser(
+def _saved_buffers(supernet: nn.Module) -> Iterable[SavedBuffer]:
+    for path, module in supernet.named_modules():
+        # The private dictionary, because no public method lists buffers that are None. A step may set such a buffer
+        # (`Mixture.drop` does), and it must be None again afterwards.
+        for name, buffer in module._buffers.items():
+            saved = None if buffer is None else SavedTensor.of(buffer)
+            yield SavedBuffer(module, name, f"{path}.{name}" if path else name, saved)
+
+
+def _saved_optimiser(
     optimiser: torch.optim.Optimizer,
 ) -> tuple[dict[Tensor, dict[str, Any]], list[dict[str, Any]]]:
     memory = {
         parameter: {
-            key: Kept.of(value) if isinstance(value, Tensor) else copy.deepcopy(value) for key, value in m.items()
+            key: SavedTensor.of(value) if isinstance(value, Tensor) else copy.deepcopy(value)
+            for key, value in m.items()
         }
         for parameter, m in optimiser.state.items()
     }
@@ -125,5 +142,5 @@ def _keep_optimiser(
     return memory, groups
 
 
-def _put_back(value: Any) -> Any:
-    return value.restored() if isinstance(value, Kept) else value
+def _restored(value: Any) -> Any:
+    return value.restored() if isinstance(value, SavedTensor) else value

@@ -42,7 +42,7 @@ class Conflict(NamedTuple):
 def normaliser_is_supported(spec: Sections) -> Conflict | None:
     """The strategy supports the normaliser."""
     from nasact.bilevel import STRATEGIES
-    from nasact.bilevel.strategies.state import unsupported_normaliser
+    from nasact.bilevel.strategies.base import unsupported_normaliser
 
     search = spec.search
     strategy = STRATEGIES.get(search.strategy.name)
@@ -54,9 +54,9 @@ def normaliser_is_supported(spec: Sections) -> Conflict | None:
 def schedules_fit_the_search(spec: Sections) -> Conflict | None:
     """Warm-up, temperature, and the phases of strategy and regularisers are not longer than the search."""
     from nasact import bilevel
-    from nasact.bilevel.phases import too_short
+    from nasact.bilevel.phases import find_too_short_phase
     from nasact.training.schedule import build_schedule, least_epochs
-    from nasact.training.schedule_checks import unreached
+    from nasact.training.schedule_checks import too_short_to_anneal
 
     search = spec.search
     epochs, warmup = search.epochs, search.warmup
@@ -65,12 +65,12 @@ def schedules_fit_the_search(spec: Sections) -> Conflict | None:
         return Conflict(("search", "warmup"), message)
     schedule = build_schedule(search.temperature)
     if epochs - warmup < least_epochs(schedule):
-        return Conflict(("search", "temperature"), unreached(schedule, epochs, warmup))
-    found = too_short(bilevel.build(search.strategy.name, search.strategy.options), epochs, warmup)
+        return Conflict(("search", "temperature"), too_short_to_anneal(schedule, epochs, warmup))
+    found = find_too_short_phase(bilevel.build(search.strategy.name, search.strategy.options), epochs, warmup)
     if found is not None:
         return Conflict(("search", "strategy", found[0].option), found[1])
     for index, regulariser in enumerate(bilevel.build_regularisers(search.regularisers)):
-        found = too_short(regulariser, epochs, warmup)
+        found = find_too_short_phase(regulariser, epochs, warmup)
         if found is not None:
             return Conflict(("search", "regularisers", index, found[0].option), found[1])
     return None
@@ -82,7 +82,7 @@ def top_k_is_available(spec: Sections) -> Conflict | None:
 
     top_k, size, path = spec.derive.top_k, len(spec.search_space), ("derive", "top_k")
     strategy = spec.search.strategy
-    remaining = bilevel.candidates_left_at_end(bilevel.build(strategy.name, strategy.options), size)
+    remaining = bilevel.remaining_candidates(bilevel.build(strategy.name, strategy.options), size)
     if isinstance(top_k, int) and top_k > size:
         message = f"must not be larger than the candidate set, but got (top_k={top_k}, candidates={size})"
         return Conflict(path, message)
@@ -110,13 +110,13 @@ def regularisers_apply(spec: Sections) -> Conflict | None:
     """Every regulariser can be applied with this strategy, normaliser and level."""
     from nasact import bilevel
     from nasact.bilevel import regularisers
-    from nasact.bilevel.strategies.attach_regularisers import setting_of
+    from nasact.bilevel.strategies.attach_regularisers import search_setting
     from nasact.mixture import NORMALISERS
 
     search = spec.search
     if not search.regularisers:
         return None
-    setting = setting_of(
+    setting = search_setting(
         bilevel.build(search.strategy.name, search.strategy.options),
         normaliser=NORMALISERS.get(search.normaliser),
         level=search.level,
@@ -150,9 +150,7 @@ def collapse_is_detectable(spec: Sections) -> Conflict | None:
     earliest = {name: epoch for name, epoch in epochs if epoch is not None}
     if any(epoch <= search.epochs for epoch in earliest.values()):
         return None
-    too_late = "; ".join(
-        f"{name!r} detects one at epoch {epoch} at the earliest" for name, epoch in earliest.items()
-    )
+    too_late = "; ".join(f"{name!r} detects one at epoch {epoch} at the earliest" for name, epoch in earliest.items())
     why = (
         f"search.epochs is {search.epochs}, and {too_late}"
         if too_late
@@ -167,10 +165,11 @@ def pruning_metric_is_measured(spec: Sections) -> Conflict | None:
     from nasact import monitors
 
     metric, built = spec.outer.prune_by, _monitors(spec)
-    if monitors.better(metric, built) is not None:
+    if monitors.metric_direction(metric, built) is not None:
         return None
-    owner = next((name for name, monitor in monitors.MONITORS.items() if monitors.better(metric, (monitor,))), None)
-    known = monitors.known(built)
+    owners = (name for name, monitor in monitors.MONITORS.items() if monitors.metric_direction(metric, (monitor,)))
+    owner = next(owners, None)
+    known = monitors.known_metrics(built)
     hint = (
         f" Monitor {owner!r} measures it: add it to search.monitors"
         if owner

@@ -1,4 +1,4 @@
-"""Small bilevel problems for the tests of this folder: one in closed form, and a CNN with every trap in it."""
+"""Small bilevel problems for the tests of this folder: one in closed form, and a CNN with many special cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasact.bilevel import Batch, Hypergradient, InnerStep, Strategy, SupernetProblem, inner_step
+from nasact.bilevel import Batch, Strategy, SupernetProblem
+from nasact.bilevel.differentiable_optimiser import InnerStep, inner_step
+from nasact.bilevel.hypergradients import Hypergradient
 from nasact.mixture import NORMALISERS, Normaliser
 
 SMOOTH = (torch.tanh, torch.sigmoid, F.silu)
@@ -33,7 +35,7 @@ class TinyMixture(nn.Module):
     ) -> None:
         super().__init__()
         self.functions = functions
-        self.bank = SimpleNamespace(candidates=tuple)  # functions that the catalogue does not hold
+        self.bank = SimpleNamespace(candidates=tuple)  # the functions are not in the catalogue
         self.uses_alpha = uses_alpha
         self.normaliser_name = normaliser
         alpha, self.temperature = 1e-2 * torch.randn(len(functions)), torch.tensor(1.0)
@@ -52,8 +54,10 @@ class TinyMixture(nn.Module):
 
 
 class TinySupernet(nn.Module):
-    """Two convolutions with BatchNorm and dropout, a mixture after each; and, to be mean: tied weights, a module under
-    two names, a weight that nothing uses."""
+    """Two convolutions with BatchNorm and dropout, each followed by a mixture.
+
+    Special cases: tied weights, a module under two names, a weight that nothing uses.
+    """
 
     def __init__(
         self,
@@ -109,7 +113,7 @@ def tiny_supernet(
 
 
 def normaliser_for(strategy: Strategy) -> str:
-    """One that the strategy serves: its own first."""
+    """Return the default normaliser of the strategy."""
     return (*strategy.normalisers, "softmax")[0]
 
 
@@ -123,8 +127,10 @@ def batches(dtype=torch.float32, *, size: int = 16, seed: int = 7) -> tuple[Batc
     return batch(), batch()
 
 
-def warmed_up(supernet: TinySupernet, optimiser: torch.optim.Optimizer, train: Batch, *, steps: int = 3) -> None:
-    """Real weight steps, so that the optimiser has a memory and the running statistics are not fresh."""
+def take_weight_steps(
+    supernet: TinySupernet, optimiser: torch.optim.Optimizer, train: Batch, *, steps: int = 3
+) -> None:
+    """Take real weight steps, so that the optimiser has state and the running statistics are not initial."""
     for _ in range(steps):
         optimiser.zero_grad()
         F.cross_entropy(supernet(train.x), train.y).backward()
@@ -155,15 +161,15 @@ def cnn_case(
     supernet = tiny_supernet(functions, dtype=dtype, seed=seed)
     train, val = batches(dtype, size=size)
     weights = supernet.weight_parameters()
-    chosen = OPTIMISERS[optimiser](weights)
-    warmed_up(supernet, chosen, train, steps=warm)
+    weight_optimiser = OPTIMISERS[optimiser](weights)
+    take_weight_steps(supernet, weight_optimiser, train, steps=warm)
     problem = SupernetProblem.draw(supernet, F.cross_entropy, train, val)
-    return Case(problem, supernet, chosen, inner_step(chosen, weights))
+    return Case(problem, supernet, weight_optimiser, inner_step(weight_optimiser, weights))
 
 
 @dataclass(frozen=True)
 class Quadratic:
-    """Ltr = w'Aw/2 - w'B alpha, Lval = |Cw - d|^2/2 + r |alpha|^2/2, with w in two pieces; the answer is known."""
+    """Ltr = w'Aw/2 - w'B alpha, Lval = |Cw - d|^2/2 + r |alpha|^2/2, with w in two tensors; solved in closed form."""
 
     A: Tensor
     B: Tensor
@@ -187,8 +193,10 @@ class Quadratic:
         w, alpha = torch.cat(w), torch.cat(alpha)
         return (self.C @ w - self.d).square().sum() / 2 + self.r * alpha.square().sum() / 2
 
-    def answer(self, w: Tensor, alpha: Tensor, *, lr: float, momentum: float, decay: float, buffer: Tensor, steps: int):
-        """d Lval / d alpha after `steps` of SGD with momentum, by hand."""
+    def exact_hypergradient(
+        self, w: Tensor, alpha: Tensor, *, lr: float, momentum: float, decay: float, buffer: Tensor, steps: int
+    ):
+        """Return d Lval / d alpha after `steps` of SGD with momentum, in closed form."""
         jacobian, velocity = torch.zeros_like(self.B), torch.zeros_like(self.B)
         curvature = self.A + decay * torch.eye(len(w), dtype=w.dtype)
         for _ in range(steps):
@@ -198,8 +206,10 @@ class Quadratic:
         return self.r * alpha + jacobian.T @ self.C.T @ (self.C @ w - self.d)
 
 
-def error(found: Iterable[Tensor], expected: Iterable[Tensor], *, relative_to: Iterable[Tensor] | None = None) -> float:
-    """Norm of the difference over the norm of `expected` (or of `relative_to`)."""
+def relative_error(
+    found: Iterable[Tensor], expected: Iterable[Tensor], *, relative_to: Iterable[Tensor] | None = None
+) -> float:
+    """Return the norm of the difference over the norm of `expected` (or of `relative_to`)."""
     found, expected = flat(found), flat(expected)
     return float((found - expected).norm() / flat(relative_to if relative_to is not None else (expected,)).norm())
 
@@ -208,6 +218,6 @@ def flat(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().double().flatten() for tensor in tensors])
 
 
-def numbers(supernet: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers."""
+def tensor_copies(supernet: nn.Module) -> dict[str, Tensor]:
+    """Return copies of all parameters and buffers, by name."""
     return {name: t.detach().clone() for name, t in (*supernet.named_parameters(), *supernet.named_buffers())}

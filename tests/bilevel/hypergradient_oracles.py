@@ -1,6 +1,6 @@
-"""The test problems of the hypergradients, and what the answers are: by hand or by dense algebra in float64.
+"""The test problems of the hypergradients with their exact answers, in closed form or by dense algebra in float64.
 
-Takes nothing from the room under test but the losses of the CNN: optimiser steps are torch's own, inverses LAPACK's.
+Only the losses of the CNN come from the code under test: optimiser steps are torch's own, inverses LAPACK's.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from bilevel_problems import Quadratic, cnn_case
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasact.bilevel import InnerStep, Problem, inner_step
+from nasact.bilevel.differentiable_optimiser import InnerStep, inner_step
+from nasact.bilevel.problem import Problem
 
 
 @dataclass(frozen=True)
 class Point:
-    """A problem at some (w, alpha), with its derivatives there as dense float64 tensors: n weights, k alphas."""
+    """A problem at a point (w, alpha), with its derivatives there as dense float64 tensors: n weights, k alphas."""
 
     problem: Problem
     w: tuple[Tensor, ...]
@@ -34,7 +35,7 @@ class Point:
     mixed: Tensor
     """d2 Ltr / dw d alpha (n, k)."""
     validation: Callable[[Tensor], tuple[Tensor, Tensor]]
-    """grad_w Lval (n,) and grad_alpha Lval (k,) at the weights (n,) that it gets."""
+    """Weights (n,) -> grad_w Lval (n,), grad_alpha Lval (k,)."""
 
     @property
     def inner(self) -> InnerStep:
@@ -47,9 +48,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Ridge:
-    """Logistic regression; alpha is the logarithm of the ridge coefficient, and the bias goes free.
+    """Logistic regression; alpha is the logarithm of the ridge coefficient, which does not apply to the bias.
 
-    Ltr = mean log(1 + exp(-y z)) + exp(alpha) |w|^2 / 2, z = X w + b, y in {-1, 1}; Lval is its first part elsewhere.
+    Ltr = mean log(1 + exp(-y z)) + exp(alpha) |w|^2 / 2, z = X w + b, y in {-1, 1}; Lval is its first term on
+    other data.
     """
 
     train: tuple[Tensor, Tensor]
@@ -75,15 +77,19 @@ class Ridge:
     def loss(self, batch, w):
         return F.softplus(-batch[1] * (batch[0] @ w[0] + w[1])).mean()
 
-    def by_hand(self, batch, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient and Hessian of the unpenalised loss in (w, b) (d + 1,)."""
+    def gradient_and_hessian(self, batch, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gradient and Hessian of the unpenalised loss in (w, b) (d + 1,)."""
         x = torch.cat([batch[0], torch.ones(len(batch[0]), 1, dtype=w.dtype)], 1)
         miss = torch.sigmoid(-batch[1] * (x @ w))
         return -x.T @ (batch[1] * miss) / len(x), x.T @ ((miss * (1 - miss))[:, None] * x) / len(x)
 
 
 def quadratic() -> Point:
-    problem, (weights, optimiser), g = Quadratic.draw(), trained(((2,), (3,))), torch.Generator().manual_seed(4)
+    problem, (weights, optimiser), g = (
+        Quadratic.draw(),
+        weights_with_momentum(((2,), (3,))),
+        torch.Generator().manual_seed(4),
+    )
     alpha = tuple(torch.randn(n, generator=g, dtype=torch.float64) for n in (1, 2))
     w = torch.cat([weight.detach() for weight in weights])
 
@@ -97,15 +103,15 @@ def quadratic() -> Point:
 
 
 def ridge() -> Point:
-    problem, (weights, optimiser) = Ridge.draw(), trained(((5,), (1,)))
+    problem, (weights, optimiser) = Ridge.draw(), weights_with_momentum(((5,), (1,)))
     alpha = (torch.tensor([-1.5], dtype=torch.float64),)
     w = torch.cat([weight.detach() for weight in weights])
-    slope, hessian = problem.by_hand(problem.train, w)
+    slope, hessian = problem.gradient_and_hessian(problem.train, w)
     free = torch.tensor([1.0] * 5 + [0.0], dtype=torch.float64)
     penalty = alpha[0].exp() * free
 
     def validation(w: Tensor) -> tuple[Tensor, Tensor]:
-        return problem.by_hand(problem.val, w)[0], torch.zeros(1, dtype=w.dtype)
+        return problem.gradient_and_hessian(problem.val, w)[0], torch.zeros(1, dtype=w.dtype)
 
     return Point(
         problem, detached(weights), alpha, optimiser, weights,
@@ -114,24 +120,24 @@ def ridge() -> Point:
 
 
 def cnn(optimiser: str) -> Point:
-    """Dropout, BatchNorm, tied weights; dense derivatives by autograd."""
+    """Return a CNN with dropout, BatchNorm and tied weights; its dense derivatives are by autograd."""
     case = cnn_case(optimiser)
     problem, weights = case.problem, case.supernet.weight_parameters()
     shapes, lengths = [weight.shape for weight in weights], [weight.numel() for weight in weights]
     counts = [len(alpha) for alpha in problem.alpha]
 
-    def pieces(w: Tensor) -> tuple[Tensor, ...]:
+    def split_weights(w: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.reshape(shape) for part, shape in zip(w.split(lengths), shapes, strict=True))
 
     w = torch.cat([weight.flatten() for weight in problem.w]).requires_grad_()
     alpha = torch.cat(problem.alpha).requires_grad_()
-    (slope,) = torch.autograd.grad(problem.train_loss(pieces(w), alpha.split(counts)), w, create_graph=True)
+    (slope,) = torch.autograd.grad(problem.train_loss(split_weights(w), alpha.split(counts)), w, create_graph=True)
     units = torch.eye(len(w), dtype=w.dtype)
     hessian, mixed = torch.autograd.grad(slope, (w, alpha), units, is_grads_batched=True)
 
     def validation(w: Tensor) -> tuple[Tensor, Tensor]:
         w = w.detach().requires_grad_()
-        found = torch.autograd.grad(problem.val_loss(pieces(w), alpha.split(counts)), (w, alpha))
+        found = torch.autograd.grad(problem.val_loss(split_weights(w), alpha.split(counts)), (w, alpha))
         return found[0], found[1]
 
     return Point(
@@ -147,8 +153,8 @@ PROBLEMS: dict[str, Callable[[], Point]] = {
 }
 
 
-def trained(shapes: tuple[tuple[int, ...], ...]) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
-    """Weights somewhere, and SGD with a momentum of its own."""
+def weights_with_momentum(shapes: tuple[tuple[int, ...], ...]) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
+    """Return random weights, and SGD after one step, so that it has momentum buffers."""
     g = torch.Generator().manual_seed(3)
     weights = [nn.Parameter(torch.randn(shape, generator=g, dtype=torch.float64)) for shape in shapes]
     optimiser = torch.optim.SGD(weights, lr=0.05, momentum=0.9, weight_decay=0.1)
@@ -163,36 +169,37 @@ def detached(weights: list[nn.Parameter]) -> tuple[Tensor, ...]:
 
 
 Parts = tuple[Tensor, Tensor]
-"""The direct part of a hypergradient, and what comes by way of the weights; both (k,)."""
+"""The direct part of a hypergradient, and the indirect part, through the weights; both (k,)."""
 
 
-def where_it_stands(point: Point) -> Parts:
+def direct_part_only(point: Point) -> Parts:
     direct = point.validation(point.flat)[1]
     return direct, torch.zeros_like(direct)
 
 
-def after_one_step(point: Point) -> Parts:
-    """torch's own step leads to w'; its derivative d w' / d slope is diagonal and written by hand below."""
-    moved, derivative = real_step(point)
-    pull, direct = point.validation(moved)
-    return direct, point.mixed.T @ (derivative * pull)
+def one_step_ahead(point: Point) -> Parts:
+    """w' is computed by torch's own step; its derivative d w' / d slope is diagonal, see `derivative_of_step`."""
+    stepped, derivative = real_step(point)
+    val_slope, direct = point.validation(stepped)
+    return direct, point.mixed.T @ (derivative * val_slope)
 
 
 def exact_inverse(point: Point, *, damping: float) -> Parts:
-    pull, direct = point.validation(point.flat)
-    hessian = point.hessian + damping * torch.eye(len(pull), dtype=pull.dtype)
-    return direct, -point.mixed.T @ torch.linalg.solve(hessian, pull)
+    val_slope, direct = point.validation(point.flat)
+    hessian = point.hessian + damping * torch.eye(len(val_slope), dtype=val_slope.dtype)
+    return direct, -point.mixed.T @ torch.linalg.solve(hessian, val_slope)
 
 
 def truncated_series(point: Point, *, step: float, iterations: int) -> Parts:
-    """The series summed on the eigenvalues, where it is a series of numbers."""
-    pull, direct = point.validation(point.flat)
+    """The series, summed for each eigenvalue of the Hessian."""
+    val_slope, direct = point.validation(point.flat)
     values, vectors = torch.linalg.eigh(point.hessian)
     filtered = sum((step * (1 - step * values) ** j for j in range(iterations + 1)), torch.zeros_like(values))
-    return direct, -point.mixed.T @ (vectors @ (filtered * (vectors.T @ pull)))
+    return direct, -point.mixed.T @ (vectors @ (filtered * (vectors.T @ val_slope)))
 
 
 def real_step(point: Point) -> tuple[Tensor, Tensor]:
+    """Return the weights (n,) after a step of torch's optimiser, and the derivative of each by its slope (n,)."""
     twins = [nn.Parameter(weight.detach().clone()) for weight in point.weights]
     optimiser = type(point.optimiser)(twins, **point.optimiser.defaults)
     optimiser.load_state_dict(copy.deepcopy(point.optimiser.state_dict()))
@@ -200,7 +207,7 @@ def real_step(point: Point) -> tuple[Tensor, Tensor]:
     slopes = point.slope.split([twin.numel() for twin in twins])
     derivatives = []
     for twin, slope in zip(twins, slopes, strict=True):
-        # What the loss does not reach has no gradient, for torch, rather than one of zero.
+        # torch gives a weight that the loss does not reach no gradient instead of zero
         twin.grad = slope.reshape(twin.shape).clone() if bool(slope.abs().sum() > 0) else None
         derivatives.append(derivative_of_step(optimiser, group, twin).flatten())
     optimiser.step()

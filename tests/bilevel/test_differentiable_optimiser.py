@@ -9,8 +9,7 @@ import torch
 from bilevel_problems import OPTIMISERS
 from torch import nn
 
-from nasact.bilevel import inner_step
-from nasact.bilevel.differentiable_optimiser import RULES
+from nasact.bilevel.differentiable_optimiser import RULES, inner_step
 from nasact.errors import StudyError
 
 
@@ -31,8 +30,8 @@ def real_step(optimiser: torch.optim.Optimizer, weights: list[nn.Parameter], gra
 
 
 def test_every_rule_is_among_the_optimisers_tested() -> None:
-    tested = {type(make(parameters())) for make in OPTIMISERS.values()}
-    assert len(OPTIMISERS) == 7
+    tested = {type(build(parameters())) for build in OPTIMISERS.values()}
+    assert len(OPTIMISERS) >= 7
     assert tested == set(RULES)
 
 
@@ -50,7 +49,7 @@ def test_inner_step_is_the_step_that_the_optimiser_takes(name: str, dtype: torch
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_chained_inner_steps_carry_the_optimisers_memory_along(name: str) -> None:
+def test_chained_inner_steps_update_the_optimiser_state_too(name: str) -> None:
     weights = parameters()
     optimiser = OPTIMISERS[name](weights)
     real_step(optimiser, weights, random_gradients(weights, 99))
@@ -62,7 +61,7 @@ def test_chained_inner_steps_carry_the_optimisers_memory_along(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_inner_step_touches_neither_weights_nor_optimiser(name: str) -> None:
+def test_inner_step_changes_neither_weights_nor_optimiser(name: str) -> None:
     weights = parameters()
     optimiser = OPTIMISERS[name](weights)
     real_step(optimiser, weights, random_gradients(weights, 0))
@@ -76,7 +75,7 @@ def test_inner_step_touches_neither_weights_nor_optimiser(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 @pytest.mark.parametrize("warm", [False, True])
-def test_derivative_of_the_inner_step_is_right(name: str, warm: bool) -> None:
+def test_derivative_of_the_inner_step_is_correct(name: str, warm: bool) -> None:
     weights = parameters()
     optimiser = OPTIMISERS[name](weights)
     if warm:
@@ -97,7 +96,7 @@ def test_gradient_of_zero_has_a_finite_derivative(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_weight_without_gradient_stays_even_under_weight_decay(name: str) -> None:
+def test_weight_without_gradient_does_not_change_even_with_weight_decay(name: str) -> None:
     weights = parameters()
     optimiser = OPTIMISERS[name](weights)
     first, _, third = random_gradients(weights, 0)
@@ -108,7 +107,7 @@ def test_weight_without_gradient_stays_even_under_weight_decay(name: str) -> Non
     assert torch.equal(weights[1].detach(), w[1])
 
 
-def test_weight_outside_the_optimiser_stays() -> None:
+def test_weight_outside_the_optimiser_does_not_change() -> None:
     weights = parameters()
     inner = inner_step(torch.optim.SGD(weights[:2], lr=0.1), weights)
     w = tuple(p.detach() for p in weights)
@@ -125,7 +124,7 @@ def test_groups_keep_their_own_learning_rates() -> None:
     torch.testing.assert_close(moved[1], w[1] - 0.5 * grads[1])
 
 
-def test_unknown_optimiser_is_refused_with_those_that_are_known() -> None:
+def test_unknown_optimiser_is_refused_and_the_known_ones_are_listed() -> None:
     class MySGD(torch.optim.SGD):
         pass
 

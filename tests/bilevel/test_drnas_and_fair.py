@@ -1,4 +1,4 @@
-"""Terms of alpha's own: DrNAS' pull to the flat Dirichlet distribution, FairDARTS' push of gates from one half."""
+"""Alpha-only penalties: DrNAS' pull to the flat Dirichlet distribution, FairDARTS' push of gates from one half."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from bilevel_problems import batches, tiny_supernet
 from torch.distributions import Dirichlet, kl_divergence
 from torch.nn import functional as F
 
-from nasact.bilevel import GDAS, DrNAS, Fair, SearchState, Strategy, build
-from nasact.bilevel.strategies.drnas import kl_to_flat
+from nasact.bilevel import SearchState, Strategy, build
+from nasact.bilevel.strategies.drnas import DrNAS, kl_to_flat
+from nasact.bilevel.strategies.fair import Fair
+from nasact.bilevel.strategies.gdas import GDAS
 from nasact.errors import StudyError
 from nasact.mixture.dirichlet import LOWEST, concentration
 from nasact.supernet import derive, relax
 
 
-def begun(strategy: Strategy, dtype: torch.dtype = torch.float64) -> SearchState:
+def initial_state_of(strategy: Strategy, dtype: torch.dtype = torch.float64) -> SearchState:
     supernet = tiny_supernet(normaliser=strategy.normalisers[0], dtype=dtype)
     return strategy.init(supernet, torch.optim.SGD(supernet.weight_parameters(), lr=0.1), F.cross_entropy)
 
@@ -40,7 +42,7 @@ def test_the_gradient_of_the_pull_is_its_closed_form(dtype: torch.dtype) -> None
     """d KL / d c_k = (c_k - 1) psi'(c_k) - (c0 - K) psi'(c0), times d c / d a = min(c, 1)."""
     c = concentrations()
     alpha = torch.where(c < 1, c.log(), c - 1).to(dtype).requires_grad_()
-    (found,) = torch.autograd.grad(DrNAS(pull=0.5).penalty((alpha,)), alpha)
+    (found,) = torch.autograd.grad(DrNAS(pull=0.5).alpha_penalty((alpha,)), alpha)
     c = concentration(alpha.detach().double())
     total = c.sum(-1, keepdim=True)
     slope = (c - 1) * torch.polygamma(1, c) - (total - 6) * torch.polygamma(1, total)
@@ -48,45 +50,45 @@ def test_the_gradient_of_the_pull_is_its_closed_form(dtype: torch.dtype) -> None
     torch.testing.assert_close(found.double(), expected, rtol=1e-9 if dtype == torch.float64 else 1e-5, atol=1e-7)
 
 
-def test_the_pull_sums_over_sites_and_means_over_rows() -> None:
+def test_the_pull_is_a_sum_over_sites_of_means_over_rows() -> None:
     row = torch.tensor([1.0, -1.0, 0.5])
-    one = DrNAS().penalty((row,))
-    torch.testing.assert_close(DrNAS().penalty((row, row)), 2 * one)
-    torch.testing.assert_close(DrNAS().penalty((row.expand(7, 3),)), one)
+    one = DrNAS().alpha_penalty((row,))
+    torch.testing.assert_close(DrNAS().alpha_penalty((row, row)), 2 * one)
+    torch.testing.assert_close(DrNAS().alpha_penalty((row.expand(7, 3),)), one)
 
 
-@pytest.mark.parametrize(("with_term", "without"), [(DrNAS(pull=0.3), DrNAS(pull=0)), (Fair(), Fair(scale=0))])
-def test_alpha_gets_the_gradient_of_the_term_and_the_report_is_without_it(
-    with_term: DrNAS | Fair, without: DrNAS | Fair
+@pytest.mark.parametrize(("with_penalty", "without"), [(DrNAS(pull=0.3), DrNAS(pull=0)), (Fair(), Fair(scale=0))])
+def test_alpha_gets_the_gradient_of_the_penalty_and_the_reported_loss_does_not_include_it(
+    with_penalty: DrNAS | Fair, without: DrNAS | Fair
 ) -> None:
     found = []
-    for strategy in (with_term, without):
-        state = begun(strategy)
+    for strategy in (with_penalty, without):
+        state = initial_state_of(strategy)
         with torch.no_grad():
             for alpha in state.supernet.arch_parameters():
                 alpha += torch.tensor([0.8, -0.5, 0.2])
         torch.manual_seed(4)
         found.append(strategy.alpha_gradient(state, *batches(torch.float64)))
     alphas = [alpha.detach().requires_grad_() for alpha in state.supernet.arch_parameters()]
-    term = torch.autograd.grad(with_term.penalty(tuple(alphas)), alphas)
-    for both, loss_only, own in zip(found[0].alpha, found[1].alpha, term, strict=True):
-        torch.testing.assert_close(both - loss_only, own, rtol=1e-9, atol=1e-12)
-        assert float(own.norm()) > 1e-3
+    penalty_gradients = torch.autograd.grad(with_penalty.alpha_penalty(tuple(alphas)), alphas)
+    for both, loss_only, penalty_only in zip(found[0].alpha, found[1].alpha, penalty_gradients, strict=True):
+        torch.testing.assert_close(both - loss_only, penalty_only, rtol=1e-9, atol=1e-12)
+        assert float(penalty_only.norm()) > 1e-3
     assert found[0].val_loss == found[1].val_loss
 
 
 @pytest.mark.parametrize("strategy", [DrNAS(), Fair()])
-def test_an_alpha_that_the_loss_does_not_reach_is_not_moved_by_the_term_alone(strategy: DrNAS | Fair) -> None:
-    state = begun(strategy)
+def test_an_alpha_that_the_loss_does_not_reach_is_not_moved_by_the_penalty(strategy: DrNAS | Fair) -> None:
+    state = initial_state_of(strategy)
     state.supernet.act2.uses_alpha = False
-    reached, lost = strategy.alpha_gradient(state, *batches(torch.float64)).alpha
+    reached, unreached = strategy.alpha_gradient(state, *batches(torch.float64)).alpha
     assert (reached != 0).all()
-    assert (lost == 0).all()
+    assert (unreached == 0).all()
 
 
-def test_a_strong_pull_brings_concentrations_back_to_one() -> None:
+def test_a_strong_pull_returns_concentrations_to_one() -> None:
     strategy = DrNAS(lr=0.1, pull=10.0)
-    state = begun(strategy)
+    state = initial_state_of(strategy)
     with torch.no_grad():
         for alpha in state.supernet.arch_parameters():
             alpha.copy_(torch.tensor([3.0, -2.0, 0.0]))
@@ -97,9 +99,9 @@ def test_a_strong_pull_brings_concentrations_back_to_one() -> None:
 
 
 @pytest.mark.parametrize("alpha", [-1e30, -20.0, 1e30])
-def test_alphas_far_out_are_pulled_back_into_the_bounds_and_go_on(alpha: float) -> None:
+def test_alphas_far_outside_the_bounds_are_projected_and_the_search_continues(alpha: float) -> None:
     strategy = DrNAS()
-    state = begun(strategy, torch.float32)
+    state = initial_state_of(strategy, torch.float32)
     with torch.no_grad():
         state.supernet.act1.alpha[1] = alpha
     for seed in range(3):
@@ -109,10 +111,10 @@ def test_alphas_far_out_are_pulled_back_into_the_bounds_and_go_on(alpha: float) 
     assert (c >= LOWEST * 0.999).all()
 
 
-def test_the_term_of_gates_is_its_closed_form_at_any_temperature() -> None:
+def test_the_penalty_of_gates_is_its_closed_form_at_every_temperature() -> None:
     alphas = tuple(torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     strategy = Fair(scale=4.0)
-    value = strategy.penalty(alphas)
+    value = strategy.alpha_penalty(alphas)
     gates = torch.sigmoid(torch.stack(alphas))
     assert value.item() == pytest.approx(-4.0 * (gates - 0.5).square().mean().item(), rel=1e-12)
     found = torch.stack(torch.autograd.grad(value, alphas))
@@ -123,7 +125,7 @@ def test_the_term_of_gates_is_its_closed_form_at_any_temperature() -> None:
     for temperature in (1.0, 0.2):
         ends = []
         for scale in (10.0, 0.0):
-            state = begun(Fair(scale=scale))
+            state = initial_state_of(Fair(scale=scale))
             for mixture in state.supernet.mixtures().values():
                 mixture.temperature.fill_(temperature)
             torch.manual_seed(0)
@@ -132,14 +134,14 @@ def test_the_term_of_gates_is_its_closed_form_at_any_temperature() -> None:
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-12)
 
 
-def test_gates_at_one_half_are_left_to_the_loss_and_others_go_apart() -> None:
+def test_gates_at_one_half_get_no_penalty_gradient_and_others_are_pushed_apart() -> None:
     alpha = torch.tensor([0.0, 0.4, -0.4], requires_grad=True)
-    (g,) = torch.autograd.grad(Fair().penalty((alpha,)), alpha)
+    (g,) = torch.autograd.grad(Fair().alpha_penalty((alpha,)), alpha)
     assert g[0] == 0
     assert g[1] < 0 < g[2], "descent makes the open gate wider and the closed one narrower"
 
 
-def test_gates_are_derived_one_by_one_without_a_sum() -> None:
+def test_gates_are_derived_without_normalising_their_sum() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
     supernet = relax(model, ("relu", "tanh", "silu"), normaliser="sigmoid")
@@ -160,15 +162,15 @@ def test_gates_are_derived_one_by_one_without_a_sum() -> None:
         ("gdas", {"tau": 10}, "unknown option 'tau' of strategy 'gdas'"),
     ],
 )
-def test_options_that_cannot_be_are_told_in_one_line(name: str, options: dict[str, float], message: str) -> None:
+def test_invalid_options_are_refused_in_one_line(name: str, options: dict[str, float], message: str) -> None:
     with pytest.raises(StudyError) as caught:
         build(name, options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_gdas_finds_the_one_function_that_serves() -> None:
-    """sin(3 x) of one unit: of these, only the sine has the shape, and weights cannot make up for it."""
+def test_gdas_finds_the_only_function_that_fits() -> None:
+    """The target is sin(3 x), the network has one unit: with the other functions no weights fit the target."""
     torch.manual_seed(0)
     x = 2 * torch.randn(512, 1)
     model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU(), torch.nn.Linear(1, 1))

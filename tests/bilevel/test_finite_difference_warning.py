@@ -1,4 +1,4 @@
-"""A search by finite differences over candidates with kinks is warned of: once, by site and candidate."""
+"""A search by finite differences over candidates with kinks starts with one warning that names site and candidate."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nasact.bilevel import DARTS
+from nasact.bilevel.strategies.darts import DARTS
 from nasact.supernet import relax
 
 
-def begin(strategy: DARTS, space: tuple[str, ...]) -> list[str]:
-    """What the start of a search warns of; two sites."""
+def warnings_at_start(strategy: DARTS, space: tuple[str, ...]) -> list[str]:
+    """Return the warnings at the start of a search with two sites."""
     supernet = relax(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), space)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -24,7 +24,7 @@ def begin(strategy: DARTS, space: tuple[str, ...]) -> list[str]:
 
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 def test_a_kinked_candidate_is_named_with_its_site_once_a_search(update) -> None:
-    (message,) = begin(DARTS(mixed="finite_difference", update=update), ("tanh", "hardtanh", "relu"))
+    (message,) = warnings_at_start(DARTS(mixed="finite_difference", update=update), ("tanh", "hardtanh", "relu"))
     assert message.startswith("site '1': candidate 'hardtanh' has a kink at -1, 1: mixed 'finite_difference' can be ")
     assert message.endswith("use mixed 'exact'")
 
@@ -38,5 +38,5 @@ def test_a_kinked_candidate_is_named_with_its_site_once_a_search(update) -> None
     ],
     ids=["smooth", "exact", "order 1"],
 )
-def test_nothing_is_said_where_no_difference_meets_a_kink(strategy: DARTS, space: tuple[str, ...]) -> None:
-    assert begin(strategy, space) == []
+def test_there_is_no_warning_if_no_difference_crosses_a_kink(strategy: DARTS, space: tuple[str, ...]) -> None:
+    assert warnings_at_start(strategy, space) == []

@@ -1,4 +1,4 @@
-"""Every hypergradient on every test problem, against answers known by other means; and how wrong the difference is."""
+"""Every hypergradient on every test problem against an exact answer; and the error of the paper's difference."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from typing import Any
 
 import pytest
 import torch
-from bilevel_problems import KINKED, OPTIMISERS, SMOOTH, Case, Quadratic, cnn_case, error, flat
+from bilevel_problems import KINKED, OPTIMISERS, SMOOTH, Case, Quadratic, cnn_case, flat, relative_error
 from hypergradient_oracles import (
     PROBLEMS,
     Parts,
     Point,
-    after_one_step,
+    direct_part_only,
     exact_inverse,
+    one_step_ahead,
     truncated_series,
-    where_it_stands,
 )
 from torch import Tensor
 
 from nasact.bilevel import HYPERGRADIENTS
-from nasact.bilevel.hypergradients import finite_difference, first_order, second_order, unrolled
+from nasact.bilevel.hypergradients.finite_difference import finite_difference
+from nasact.bilevel.hypergradients.first_order import first_order
+from nasact.bilevel.hypergradients.second_order import second_order
+from nasact.bilevel.hypergradients.unrolled import unrolled
 
 CNN_OPTIMISERS = ("sgd_momentum", "sgd_nesterov", "adam", "adamw")
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What a hypergradient, called with `options`, is to give: `answer` up to `tolerance`.
+    """A hypergradient, called with `options`, must equal `answer` up to `tolerance`.
 
-    The error is relative to the part that comes by way of the weights, which may be small beside the direct one.
+    The error is relative to the indirect part, through the weights, which may be much smaller than the direct part.
     """
 
     answer: Callable[[Point], Parts]
@@ -40,14 +43,14 @@ class Promise:
 
 
 PROMISES = {
-    "first_order": Promise(where_it_stands, 1e-12),
-    "second_order": Promise(after_one_step, 1e-12),
-    "finite_difference": Promise(after_one_step, 1e-3),
-    "unrolled": Promise(after_one_step, 1e-12),
+    "first_order": Promise(direct_part_only, 1e-12),
+    "second_order": Promise(one_step_ahead, 1e-12),
+    "finite_difference": Promise(one_step_ahead, 1e-3),
+    "unrolled": Promise(one_step_ahead, 1e-12),
     "implicit_neumann": Promise(
         partial(truncated_series, step=0.05, iterations=20), 1e-12, {"step": 0.05, "iterations": 20}
     ),
-    # The CNN's training loss curves downwards in places: there is no answer without damping.
+    # The CNN's training loss has negative curvature: without damping there is no answer.
     "implicit_conjugate_gradient": Promise(
         partial(exact_inverse, damping=1.0), 1e-11, {"damping": 1.0, "iterations": 100, "tolerance": 1e-13}
     ),
@@ -57,9 +60,9 @@ MATRIX = [(name, problem) for name in HYPERGRADIENTS.names() for problem in PROB
 
 def test_every_hypergradient_has_a_promise_and_meets_every_problem() -> None:
     assert set(PROMISES) == set(HYPERGRADIENTS.names())
-    assert len(HYPERGRADIENTS) == 6
-    assert list(PROBLEMS) == ["quadratic", "ridge", "cnn_sgd_momentum", "cnn_adam"]
-    assert len(MATRIX) == 24
+    assert len(HYPERGRADIENTS) >= 6
+    assert {"quadratic", "ridge", "cnn_sgd_momentum", "cnn_adam"} <= set(PROBLEMS)
+    assert len(MATRIX) == len(HYPERGRADIENTS) * len(PROBLEMS)
 
 
 @pytest.mark.parametrize(("name", "problem"), MATRIX)
@@ -72,20 +75,20 @@ def test_keeps_its_promise(name: str, problem: str) -> None:
         assert not bool(indirect.any())
         torch.testing.assert_close(flat(found), direct, rtol=promise.tolerance, atol=0)
     else:
-        assert indirect.norm() > 1e-5, "the part by way of the weights must be there to be tested"
-        assert error(found, (direct + indirect,), relative_to=(indirect,)) < promise.tolerance
+        assert indirect.norm() > 1e-5, "without an indirect part nothing is tested"
+        assert relative_error(found, (direct + indirect,), relative_to=(indirect,)) < promise.tolerance
 
 
-def test_the_problems_answers_differ_from_one_hypergradient_to_the_next() -> None:
-    """No one of the four kinds could pass for another."""
+def test_the_exact_answers_of_the_hypergradients_differ_on_every_problem() -> None:
+    """A hypergradient that computes the answer of another kind would fail."""
     kinds = [PROMISES[name] for name in ("first_order", "second_order", "implicit_neumann")]
     kinds.append(PROMISES["implicit_conjugate_gradient"])
     for make in PROBLEMS.values():
         answers = [sum(kind.answer(make())) for kind in kinds]
         scale = max(float(answer.norm()) for answer in answers)
-        apart = [float((a - b).norm()) / scale for i, a in enumerate(answers) for b in answers[:i]]
-        assert len(apart) == 6
-        assert min(apart) > 1e-3
+        differences = [float((a - b).norm()) / scale for i, a in enumerate(answers) for b in answers[:i]]
+        assert len(differences) == 6
+        assert min(differences) > 1e-3
 
 
 # One step ahead: the exact product
@@ -97,58 +100,58 @@ def test_unrolled_agrees_with_the_closed_form_over_several_steps(steps: int) -> 
     assert isinstance(point.problem, Quadratic)
     found = unrolled(point.problem, point.w, point.alpha, point.inner, steps=steps)
     buffer = torch.cat([point.optimiser.state[weight]["momentum_buffer"] for weight in point.weights])
-    known = {"lr": 0.05, "momentum": 0.9, "decay": 0.1, "buffer": buffer}
-    expected = point.problem.answer(point.flat, torch.cat(point.alpha), steps=steps, **known)
-    assert error(found.alpha, (expected,)) < 1e-12
+    sgd = {"lr": 0.05, "momentum": 0.9, "decay": 0.1, "buffer": buffer}
+    expected = point.problem.exact_hypergradient(point.flat, torch.cat(point.alpha), steps=steps, **sgd)
+    assert relative_error(found.alpha, (expected,)) < 1e-12
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 @pytest.mark.parametrize("functions", [SMOOTH, KINKED], ids=["smooth", "kinked"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
-def test_order_2_is_exact_whatever_the_candidates_and_the_optimiser(optimiser, functions, dtype, tolerance) -> None:
+def test_order_2_is_exact_with_all_candidates_and_optimisers(optimiser, functions, dtype, tolerance) -> None:
     case = cnn_case(optimiser, functions=functions, dtype=dtype)
     found, expected, first = case(second_order), case(unrolled), case(first_order)
-    assert error(found.alpha, expected.alpha) < tolerance
-    assert error(found.alpha, first.alpha) > 1e-3, "the second-order part must be there to be tested"
+    assert relative_error(found.alpha, expected.alpha) < tolerance
+    assert relative_error(found.alpha, first.alpha) > 1e-3, "without a second-order part nothing is tested"
 
 
 @pytest.mark.parametrize("optimiser", CNN_OPTIMISERS)
 @pytest.mark.parametrize("warm", [0, 3])
 def test_order_2_is_the_slope_of_the_validation_loss_after_a_real_step(optimiser: str, warm: int) -> None:
-    """Central differences over alpha of the whole step: no second derivative, no autograd through the update."""
+    """Central differences of the whole step in alpha: without second derivatives or autograd through the update."""
     case = cnn_case(optimiser, warm=warm)
     problem, alpha = case.problem, case.problem.alpha
 
     def loss_after_step(position: Tensor) -> float:
-        moved = tuple(position.split([len(a) for a in alpha]))
+        shifted = tuple(position.split([len(a) for a in alpha]))
         w = tuple(weight.clone().requires_grad_() for weight in problem.w)
-        grads = torch.autograd.grad(problem.train_loss(w, moved), w, allow_unused=True)
-        return problem.val_loss(case.inner(problem.w, grads), moved).item()
+        grads = torch.autograd.grad(problem.train_loss(w, shifted), w, allow_unused=True)
+        return problem.val_loss(case.inner(problem.w, grads), shifted).item()
 
     start, step = torch.cat(alpha), 1e-5
     slopes = [
         (loss_after_step(start + step * unit) - loss_after_step(start - step * unit)) / (2 * step)
         for unit in torch.eye(len(start), dtype=start.dtype)
     ]
-    assert error(case(second_order).alpha, (torch.tensor(slopes, dtype=start.dtype),)) < 1e-7
+    assert relative_error(case(second_order).alpha, (torch.tensor(slopes, dtype=start.dtype),)) < 1e-7
 
 
 # One step ahead: the paper's difference
 
 
 def difference_error(functions, *, step: float = 0.01, seed_count: int = 4) -> list[float]:
-    """Error of the paper's difference relative to the second-order term, for several networks."""
+    """Return the error of the paper's difference relative to the second-order term, for several networks."""
     errors = []
     for seed in range(seed_count):
         case = cnn_case(functions=functions, seed=seed, size=64)
-        exact, first_part = case(unrolled).alpha, direct_part(case)
-        second_part = [total - direct for total, direct in zip(exact, first_part, strict=True)]
-        errors.append(error(case(finite_difference, step=step).alpha, exact, relative_to=second_part))
+        exact = case(unrolled).alpha
+        second_part = [total - direct for total, direct in zip(exact, direct_part(case), strict=True)]
+        errors.append(relative_error(case(finite_difference, step=step).alpha, exact, relative_to=second_part))
     return errors
 
 
 def direct_part(case: Case) -> tuple[Tensor, ...]:
-    """grad_alpha Lval(w', alpha) with w' held."""
+    """Return grad_alpha Lval(w', alpha) with constant w'."""
     problem = case.problem
     w = tuple(weight.clone().requires_grad_() for weight in problem.w)
     grads = torch.autograd.grad(problem.train_loss(w, problem.alpha), w, allow_unused=True)
@@ -157,7 +160,7 @@ def direct_part(case: Case) -> tuple[Tensor, ...]:
 
 
 def test_the_papers_difference_is_accurate_with_smooth_candidates() -> None:
-    """Its error falls with the square of the step: there is no other."""
+    """Its error falls with the square of the step: there is no other error."""
     papers, tenth = max(difference_error(SMOOTH)), max(difference_error(SMOOTH, step=0.001))
     assert 1e-5 < papers < 1e-3
     assert 1e-7 < tenth < 1e-5
@@ -165,7 +168,7 @@ def test_the_papers_difference_is_accurate_with_smooth_candidates() -> None:
 
 
 def test_the_papers_difference_is_wrong_with_relu_among_the_candidates() -> None:
-    """Why order 2 takes the exact product: a step of 0.01 crosses kinks; a tenth of it, with luck, does not."""
+    """Why order 2 uses the exact product: a step of 0.01 crosses kinks, and even a tenth of it sometimes does."""
     papers, tenth = difference_error(KINKED), difference_error(KINKED, step=0.001)
     assert min(papers) > 0.01
     assert 0.1 < max(papers) < 10

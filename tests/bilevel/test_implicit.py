@@ -1,4 +1,4 @@
-"""The implicit hypergradient: at a minimum it is the slope of retraining; its two inverses converge as they should."""
+"""The implicit hypergradient: at a minimum it is the slope after retraining; both inverses converge as proved."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from functools import partial
 
 import pytest
 import torch
-from bilevel_problems import OPTIMISERS, Quadratic, batches, error, flat, tiny_supernet
-from hypergradient_oracles import PROBLEMS, Point, Ridge, exact_inverse, where_it_stands
+from bilevel_problems import OPTIMISERS, Quadratic, batches, flat, relative_error, tiny_supernet
+from hypergradient_oracles import PROBLEMS, Point, Ridge, direct_part_only, exact_inverse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasact.bilevel import Implicit, InnerStep, SupernetProblem, inner_step
-from nasact.bilevel.hypergradients import implicit_conjugate_gradient, implicit_neumann
+from nasact.bilevel import SupernetProblem
+from nasact.bilevel.differentiable_optimiser import InnerStep, inner_step
+from nasact.bilevel.hypergradients.implicit import implicit_conjugate_gradient, implicit_neumann
 from nasact.bilevel.snapshot import same_bits
+from nasact.bilevel.strategies.implicit import Implicit
 from nasact.errors import StudyError
 
 
-def test_implicit_is_the_slope_of_the_validation_loss_of_weights_trained_to_their_end() -> None:
-    """Newton's method trains a logistic regression at ridge coefficients either side: no second derivative of Lval."""
+def test_implicit_is_the_slope_of_the_validation_loss_of_fully_trained_weights() -> None:
+    """Central differences: Newton's method trains a logistic regression at two ridge coefficients."""
     problem = Ridge.draw()
     alpha, step = torch.tensor([-1.5], dtype=torch.float64), 1e-4
 
@@ -27,7 +29,7 @@ def test_implicit_is_the_slope_of_the_validation_loss_of_weights_trained_to_thei
         free = torch.tensor([1.0] * 5 + [0.0], dtype=torch.float64)
         penalty, w = alpha.exp() * free, torch.zeros(6, dtype=torch.float64)
         for _ in range(20):
-            slope, hessian = problem.by_hand(problem.train, w)
+            slope, hessian = problem.gradient_and_hessian(problem.train, w)
             w = w - torch.linalg.solve(hessian + torch.diag(penalty), slope + penalty * w)
         return w
 
@@ -47,7 +49,7 @@ def test_implicit_is_the_slope_of_the_validation_loss_of_weights_trained_to_thei
         assert found.solve.trusted
 
 
-def test_conjugate_gradient_is_exact_after_as_many_steps_as_there_are_weights_and_not_before() -> None:
+def test_conjugate_gradient_is_exact_after_one_step_per_weight_and_not_before() -> None:
     point = PROBLEMS["quadratic"]()
     expected, errors = sum(exact_inverse(point, damping=0.0)), []
     for iterations in range(1, 6):
@@ -55,7 +57,7 @@ def test_conjugate_gradient_is_exact_after_as_many_steps_as_there_are_weights_an
             point.problem, point.w, point.alpha, point.inner, iterations=iterations, tolerance=1e-14
         )
         assert found.solve.iterations == iterations
-        errors.append(error(found.alpha, (expected,)))
+        errors.append(relative_error(found.alpha, (expected,)))
     assert len(point.flat) == 5
     assert errors[-1] < 1e-12
     assert min(errors[:-1]) > 1e-6
@@ -77,7 +79,7 @@ def test_the_neumann_series_approaches_the_inverse_at_the_rate_of_its_slowest_ei
     errors = {}
     for iterations in (20, 40, 150, 151, 400):
         found = implicit_neumann(point.problem, point.w, point.alpha, point.inner, step=step, iterations=iterations)
-        errors[iterations] = error(found.alpha, (direct + indirect,), relative_to=(indirect,))
+        errors[iterations] = relative_error(found.alpha, (direct + indirect,), relative_to=(indirect,))
         assert errors[iterations] < max(10 * rate ** (iterations + 1), 1e-12)
     assert errors[20] > errors[40] > errors[150] > 1e-9
     assert errors[151] / errors[150] == pytest.approx(rate, rel=0.01)
@@ -91,29 +93,29 @@ def test_damping_is_added_to_the_hessian_by_both_inverses(damping: float) -> Non
     expected = sum(exact_inverse(point, damping=damping))
     series = implicit_neumann(*here, damping=damping, step=0.1, iterations=400)
     gradient = implicit_conjugate_gradient(*here, damping=damping, tolerance=1e-14)
-    assert error(series.alpha, (expected,)) < 1e-12
-    assert error(gradient.alpha, (expected,)) < 1e-12
-    assert error((sum(exact_inverse(point, damping=0.0)),), (expected,)) > 0.01
+    assert relative_error(series.alpha, (expected,)) < 1e-12
+    assert relative_error(gradient.alpha, (expected,)) < 1e-12
+    assert relative_error((sum(exact_inverse(point, damping=0.0)),), (expected,)) > 0.01
 
 
 def saddle() -> Point:
-    """The quadratic problem, its Hessian negative definite."""
+    """Return the quadratic problem with a negative definite Hessian."""
     point = PROBLEMS["quadratic"]()
     q = point.problem
     return Point(Quadratic(-q.A, q.B, q.C, q.d), *(point.w, point.alpha, point.optimiser, point.weights), -point.slope,
                  -point.hessian, point.mixed, point.validation)  # fmt: skip
 
 
-def test_conjugate_gradient_at_negative_curvature_says_so_and_leaves_the_direct_part() -> None:
+def test_conjugate_gradient_reports_negative_curvature_and_returns_the_direct_part() -> None:
     point = saddle()
     found = implicit_conjugate_gradient(point.problem, point.w, point.alpha, point.inner)
     assert found.solve.negative_curvature
     assert found.solve.iterations == 0
     assert not found.solve.trusted
-    torch.testing.assert_close(flat(found.alpha), where_it_stands(point)[0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(flat(found.alpha), direct_part_only(point)[0], rtol=1e-12, atol=0)
 
 
-def test_conjugate_gradient_meets_the_negative_curvature_of_a_network_and_damping_cures_it() -> None:
+def test_conjugate_gradient_finds_the_negative_curvature_of_a_network_and_damping_removes_it() -> None:
     point = PROBLEMS["cnn_sgd_momentum"]()
     lowest = float(torch.linalg.eigvalsh(point.hessian)[0])
     assert lowest < -0.1
@@ -145,20 +147,24 @@ BAD = [
         "iterations must be a whole number of at least 1, but got True",
     ),
     (implicit_conjugate_gradient, {"tolerance": 0.0}, "tolerance must be a positive number, but got 0.0"),
-    (implicit_conjugate_gradient, {"tolerance": 1.0}, "tolerance must be below 1, "),
+    (
+        implicit_conjugate_gradient,
+        {"tolerance": 1.0},
+        "tolerance must be below 1 (at 1 no iteration would run)",
+    ),
     (implicit_conjugate_gradient, {"damping": float("nan")}, "damping must be a number of at least 0, but got nan"),
 ]
 
 
 @pytest.mark.parametrize(("function", "options", "message"), BAD, ids=[f"{f.__name__}-{o}" for f, o, _ in BAD])
-def test_options_that_make_no_sense_are_refused(function, options: dict, message: str) -> None:
+def test_options_out_of_range_are_refused(function, options: dict, message: str) -> None:
     point = PROBLEMS["quadratic"]()
     with pytest.raises(StudyError) as caught:
         function(point.problem, point.w, point.alpha, point.inner, **options)
     assert message in str(caught.value)
 
 
-def test_hessian_vector_products_go_through_a_graph_that_is_built_once() -> None:
+def test_all_hessian_vector_products_use_one_graph() -> None:
     point, calls = PROBLEMS["quadratic"](), []
 
     class Spy:
@@ -175,8 +181,8 @@ def test_hessian_vector_products_go_through_a_graph_that_is_built_once() -> None
     assert calls == ["train", "val"] * 2
 
 
-def untrusted(caplog, strategy: Implicit, steps: int = 3) -> list[str]:
-    """What a search of some steps logs."""
+def warnings_of_search(caplog, strategy: Implicit, steps: int = 3) -> list[str]:
+    """Return the warnings that a search of `steps` steps logs."""
     supernet = tiny_supernet()
     state = strategy.init(supernet, OPTIMISERS["sgd_momentum"](supernet.weight_parameters()), F.cross_entropy)
     with caplog.at_level(logging.WARNING):
@@ -185,25 +191,25 @@ def untrusted(caplog, strategy: Implicit, steps: int = 3) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_search_tells_once_that_it_met_negative_curvature(caplog) -> None:
-    (line,) = untrusted(caplog, Implicit(method="conjugate_gradient", iterations=50))
-    assert "strategy 'implicit', step 1: the inverse cannot be trusted: it ends at negative curvature" in line
+def test_a_search_logs_one_warning_of_negative_curvature(caplog) -> None:
+    (line,) = warnings_of_search(caplog, Implicit(method="conjugate_gradient", iterations=50))
+    assert "strategy 'implicit', step 1: the inverse cannot be trusted: it stops at negative curvature" in line
     assert "damping" in line
 
 
-def test_a_search_tells_once_that_its_series_grows(caplog) -> None:
-    (line,) = untrusted(caplog, Implicit(neumann_step=10.0))
+def test_a_search_logs_one_warning_of_a_growing_series(caplog) -> None:
+    (line,) = warnings_of_search(caplog, Implicit(neumann_step=10.0))
     assert "the series grows" in line
     assert "use a smaller neumann_step" in line
 
 
 @pytest.mark.parametrize("strategy", [Implicit(), Implicit(method="conjugate_gradient", damping=3.0)])
-def test_a_search_whose_inverse_can_be_trusted_tells_nothing(caplog, strategy: Implicit) -> None:
-    assert untrusted(caplog, strategy) == []
+def test_a_search_with_a_trusted_inverse_logs_nothing(caplog, strategy: Implicit) -> None:
+    assert warnings_of_search(caplog, strategy) == []
 
 
 @pytest.mark.parametrize("method", ["neumann", "conjugate_gradient"])
-def test_the_strategy_hands_its_options_to_the_hypergradient(method: str) -> None:
+def test_the_strategy_passes_its_options_to_the_hypergradient(method: str) -> None:
     supernet = tiny_supernet(dtype=torch.float64)
     strategy = Implicit(method=method, iterations=4, neumann_step=0.03, tolerance=1e-3, damping=0.7)
     state = strategy.init(supernet, OPTIMISERS["adam"](supernet.weight_parameters()), F.cross_entropy)

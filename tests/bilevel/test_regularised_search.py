@@ -1,4 +1,4 @@
-"""Regularisers in a search: hypergradients stay exact, reports stay comparable, a perturbed step leaves no trace."""
+"""Regularisers in a search: hypergradients stay exact, reports comparable, and a perturbed step restores alpha."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import ClassVar
 
 import pytest
 import torch
-from bilevel_problems import batches, error, flat, numbers
+from bilevel_problems import batches, flat, relative_error, tensor_copies
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasact.bilevel import DARTS, HYPERGRADIENTS, STRATEGIES, SearchState, Strategy, SupernetProblem, build, inner_step
-from nasact.bilevel.regularisers import (
-    L2,
-    SDARTS,
-    BetaDecay,
-    Entropy,
-    LayerMean,
-    Regulariser,
-    RegulariserContext,
-    Setting,
-    Spectral,
-)
+from nasact.bilevel import HYPERGRADIENTS, STRATEGIES, SearchState, Strategy, SupernetProblem, build
+from nasact.bilevel.differentiable_optimiser import inner_step
+from nasact.bilevel.regularisers import Regulariser
+from nasact.bilevel.regularisers.base import LossName, RegulariserContext, SearchSetting
+from nasact.bilevel.regularisers.beta_decay import BetaDecay
+from nasact.bilevel.regularisers.entropy import Entropy
+from nasact.bilevel.regularisers.l2 import L2
+from nasact.bilevel.regularisers.layer_mean import LayerMean
 from nasact.bilevel.regularisers.penalised_loss import regulariser_context
+from nasact.bilevel.regularisers.sdarts import SDARTS
+from nasact.bilevel.regularisers.spectral import Spectral
 from nasact.bilevel.snapshot import same_bits
-from nasact.bilevel.strategies import perturbed_step, regularise
-from nasact.bilevel.strategies.alternating import weight_step
+from nasact.bilevel.strategies import alpha_moves_from, regularise
+from nasact.bilevel.strategies.darts import DARTS
+from nasact.bilevel.strategies.perturbed_step import perturbed_mixture_weights
+from nasact.bilevel.strategies.steps import weight_step
 from nasact.errors import Divergence, StudyError
+from nasact.mixture import NORMALISERS
 from nasact.supernet import Supernet, relax
 
 SPACE = ("relu", "tanh", "silu", "identity")
@@ -42,19 +43,19 @@ MANY = (
 
 
 class Coupled:
-    """A penalty that no registry holds: it couples w and alpha, so that the mixed second derivative sees it."""
+    """A penalty that is not registered. It couples w and alpha, so that it has a mixed second derivative."""
 
     name: ClassVar[str] = "coupled"
     source: ClassVar[str] = "this test"
     formula: ClassVar[str] = "sum p_1^2 sum W^4"
-    on: ClassVar[str] = "training"
+    target_loss: ClassVar[LossName] = "training"
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: SearchSetting) -> str | None:
         return None
 
-    def __call__(self, seen: RegulariserContext) -> Tensor:
-        heavy = torch.stack([kernel.pow(4).sum() for kernel in seen.kernels.values()]).sum()
-        return heavy * torch.stack([p[..., 1].square().sum() for p in seen.p.values()]).sum()
+    def __call__(self, context: RegulariserContext) -> Tensor:
+        fourth_powers = torch.stack([kernel.pow(4).sum() for kernel in context.kernels.values()]).sum()
+        return fourth_powers * torch.stack([p[..., 1].square().sum() for p in context.p.values()]).sum()
 
 
 def small_cnn(seed: int = 0) -> nn.Module:
@@ -74,7 +75,7 @@ def relaxed(dtype: torch.dtype = torch.float64, **options) -> Supernet:
     return supernet
 
 
-def start(
+def initial_state_of(
     strategy: Strategy, regularisers: tuple[Regulariser, ...] = (), *, progress: float = 0.5, **options
 ) -> SearchState:
     supernet = relaxed(**options)
@@ -85,17 +86,17 @@ def start(
     return state
 
 
-def total(problem: SupernetProblem, on: str, w, alpha) -> Tensor:
-    """A loss with its penalties added as numbers, by the book."""
+def penalised_loss(problem: SupernetProblem, loss_name: str, w, alpha) -> Tensor:
+    """Return a loss with its penalties added to its value too."""
     plain = SupernetProblem(
         problem.supernet, problem.loss, problem.train, problem.val, problem.train_seed, problem.val_seed
     )
-    loss = plain.train_loss(w, alpha) if on == "training" else plain.val_loss(w, alpha)
+    loss = plain.train_loss(w, alpha) if loss_name == "training" else plain.val_loss(w, alpha)
     parameters = (*problem.supernet.weight_parameters(), *problem.supernet.arch_parameters())
-    seen = regulariser_context(
+    context = regulariser_context(
         problem.supernet, dict(zip(map(id, parameters), (*w, *alpha), strict=True)), problem.progress
     )
-    return loss + sum(each(seen) for each in problem.regularisers if each.on == on)
+    return loss + sum(each(context) for each in problem.regularisers if each.target_loss == loss_name)
 
 
 @pytest.fixture
@@ -106,32 +107,32 @@ def problem() -> SupernetProblem:
 
 def test_losses_keep_their_values_and_have_the_gradients_of_the_total(problem: SupernetProblem) -> None:
     w, alpha = ([t.clone().requires_grad_() for t in part] for part in (problem.w, problem.alpha))
-    bare = SupernetProblem(
+    plain = SupernetProblem(
         problem.supernet, problem.loss, problem.train, problem.val, problem.train_seed, problem.val_seed
     )
-    for on, loss, without in (
-        ("training", problem.train_loss, bare.train_loss),
-        ("validation", problem.val_loss, bare.val_loss),
+    for loss_name, loss, without in (
+        ("training", problem.train_loss, plain.train_loss),
+        ("validation", problem.val_loss, plain.val_loss),
     ):
         assert same_bits(loss(w, alpha), without(w, alpha))
-        expected = torch.autograd.grad(total(problem, on, w, alpha), (*w, *alpha))
+        expected = torch.autograd.grad(penalised_loss(problem, loss_name, w, alpha), (*w, *alpha))
         found = torch.autograd.grad(loss(w, alpha), (*w, *alpha))
-        assert error(found, expected) < 1e-14
-        assert error(found, torch.autograd.grad(without(w, alpha), (*w, *alpha))) > 1e-2
+        assert relative_error(found, expected) < 1e-14
+        assert relative_error(found, torch.autograd.grad(without(w, alpha), (*w, *alpha))) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["second_order", "finite_difference"])
-def test_order_2_with_regularisers_on_equals_exact_unrolled(problem: SupernetProblem, name: str) -> None:
+def test_order_2_with_regularisers_equals_exact_unrolled(problem: SupernetProblem, name: str) -> None:
     supernet = problem.supernet
     optimiser = torch.optim.SGD(supernet.weight_parameters(), lr=0.1, momentum=0.9)
     inner = inner_step(optimiser, supernet.weight_parameters())
     found, oracle = (HYPERGRADIENTS.get(each)(problem, problem.w, problem.alpha, inner) for each in (name, "unrolled"))
-    # relu has a kink, which the difference steps across
-    assert error(found.alpha, oracle.alpha) < (1e-9 if name == "second_order" else 1e-1)
+    # relu has a kink, which the difference crosses
+    assert relative_error(found.alpha, oracle.alpha) < (1e-9 if name == "second_order" else 1e-1)
 
 
 def test_order_2_is_the_slope_of_the_penalised_validation_loss_after_a_penalised_step(problem: SupernetProblem) -> None:
-    """Central differences of the whole step, with the penalties added as numbers."""
+    """Central differences of the whole step, with the penalties added to the values of the losses."""
     optimiser = torch.optim.SGD(problem.supernet.weight_parameters(), lr=0.1)
     inner, alpha = inner_step(optimiser, problem.supernet.weight_parameters()), problem.alpha
     found = HYPERGRADIENTS.get("second_order")(problem, problem.w, alpha, inner).alpha
@@ -139,55 +140,55 @@ def test_order_2_is_the_slope_of_the_penalised_validation_loss_after_a_penalised
     directions = [torch.randn_like(a) for a in alpha]
 
     def after_step(step: float) -> float:
-        moved = tuple(a + step * d for a, d in zip(alpha, directions, strict=True))
+        shifted = tuple(a + step * d for a, d in zip(alpha, directions, strict=True))
         w = tuple(weight.clone().requires_grad_() for weight in problem.w)
-        grads = torch.autograd.grad(total(problem, "training", w, moved), w)
-        return float(total(problem, "validation", inner(problem.w, grads), moved).detach())
+        grads = torch.autograd.grad(penalised_loss(problem, "training", w, shifted), w)
+        return float(penalised_loss(problem, "validation", inner(problem.w, grads), shifted).detach())
 
     slope = (after_step(1e-5) - after_step(-1e-5)) / 2e-5
-    by_product = sum(float((g * d).sum()) for g, d in zip(found, directions, strict=True))
-    assert by_product == pytest.approx(slope, rel=1e-6)
+    directional_derivative = sum(float((g * d).sum()) for g, d in zip(found, directions, strict=True))
+    assert directional_derivative == pytest.approx(slope, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", STRATEGIES.names())
-def test_every_strategy_sees_penalties_on_weights_and_on_alpha(name: str) -> None:
+def test_every_strategy_uses_penalties_of_weights_and_of_alpha(name: str) -> None:
     assert len(STRATEGIES) >= 3
     strategy = build(name, {})
     options = {"normaliser": strategy.normalisers[0]} if strategy.normalisers else {}
-    moves = name != "random"
-    given = (L2(), LayerMean(delta=0.5, benchmark="relu")) if moves else (L2(),)
-    states = [start(strategy, regularisers, **options) for regularisers in ((), given)]
+    alpha_moves = alpha_moves_from(strategy) is not None
+    penalties = (L2(), LayerMean(delta=0.5, benchmark="relu")) if alpha_moves else (L2(),)
+    states = [initial_state_of(strategy, regularisers, **options) for regularisers in ((), penalties)]
     for state in states:
         torch.manual_seed(0)
-        for progress in (0.1, 0.3, 0.5, 0.7, 0.9):  # some have phases in which only w, or only alpha, moves
+        for progress in (0.1, 0.3, 0.5, 0.7, 0.9):  # some strategies have phases in which only w or only alpha moves
             state.progress = progress
             strategy.step(state, *batches(torch.float64))
-    plain, regularised = (numbers(state.supernet) for state in states)
+    plain, regularised = (tensor_copies(state.supernet) for state in states)
     assert not same_bits(plain["model.0.weight"], regularised["model.0.weight"])
     for mixture, other in zip(*(state.supernet.mixtures().values() for state in states), strict=True):
-        assert same_bits(mixture.alpha, other.alpha) != moves
+        assert same_bits(mixture.alpha, other.alpha) != alpha_moves
 
 
 @pytest.mark.parametrize(
     ("strategy", "loss"),
     [
-        (DARTS(order=1), "val_loss"),  # its weight step is at the new alpha, which the penalties have moved
-        (DARTS(update="simultaneous"), "train_loss"),  # its validation loss is after a penalised step
+        (DARTS(order=1), "val_loss"),  # the training loss is at the new alpha, which depends on the penalties
+        (DARTS(update="simultaneous"), "train_loss"),  # the validation loss is after a penalised step
         (build("joint", {}), "train_loss"),
     ],
 )
-def test_reports_are_without_the_penalties(strategy: Strategy, loss: str) -> None:
+def test_reported_losses_do_not_include_penalties(strategy: Strategy, loss: str) -> None:
     reports = []
     for regularisers in ((), MANY):
-        state = start(strategy, regularisers, level="channel")
+        state = initial_state_of(strategy, regularisers, level="channel")
         torch.manual_seed(0)
         reports.append(getattr(strategy.step(state, *batches(torch.float64)), loss))
     assert reports[0] == reports[1]
 
 
-def test_a_search_without_regularisers_is_the_search_it_was_to_the_bit() -> None:
-    """Its losses are not touched: the tensors themselves come back."""
-    state = start(DARTS())
+def test_without_regularisers_the_loss_is_not_changed() -> None:
+    """The same tensor object is returned."""
+    state = initial_state_of(DARTS())
     assert state.regularisers == ()
     calls: list[Tensor] = []
 
@@ -200,21 +201,21 @@ def test_a_search_without_regularisers_is_the_search_it_was_to_the_bit() -> None
     assert problem.val_loss(problem.w, problem.alpha) is calls[-1]
 
 
-def test_penalty_that_is_no_number_ends_the_search_before_anything_moves() -> None:
+def test_a_penalty_of_nan_raises_divergence_before_anything_moves() -> None:
     class Broken(Coupled):
         name = "broken"
 
-        def __call__(self, seen: RegulariserContext) -> Tensor:
-            return super().__call__(seen) * (math.nan if seen.progress > 0 else 1)
+        def __call__(self, context: RegulariserContext) -> Tensor:
+            return super().__call__(context) * (math.nan if context.progress > 0 else 1)
 
-    state = start(DARTS(), (Broken(),))
-    before = numbers(state.supernet)
+    state = initial_state_of(DARTS(), (Broken(),))
+    before = tensor_copies(state.supernet)
     with pytest.raises(Divergence, match="the regulariser 'broken' is nan"):
         DARTS().step(state, *batches(torch.float64))
-    assert all(same_bits(tensor, before[name]) for name, tensor in numbers(state.supernet).items())
+    assert all(same_bits(tensor, before[name]) for name, tensor in tensor_copies(state.supernet).items())
 
 
-def test_kernels_are_the_weights_of_convolutions_and_dense_layers_once_with_out_first() -> None:
+def test_kernels_are_the_weights_of_convolutions_and_dense_layers_once_with_outputs_first() -> None:
     tied = nn.Linear(6, 6)
     model = nn.Sequential(
         nn.Embedding(9, 6), nn.LayerNorm((2, 6)), tied, nn.ReLU(), nn.Linear(6, 6), nn.PReLU(6),
@@ -222,19 +223,19 @@ def test_kernels_are_the_weights_of_convolutions_and_dense_layers_once_with_out_
     )  # fmt: skip
     model[4].weight = tied.weight
     model[10].requires_grad_(False)
-    seen = regulariser_context(relax(model, ("relu",)), {}, 0.0)
-    assert {name: tuple(kernel.shape) for name, kernel in seen.kernels.items()} == {
+    context = regulariser_context(relax(model, ("relu",)), {}, 0.0)
+    assert {name: tuple(kernel.shape) for name, kernel in context.kernels.items()} == {
         "model.2.weight": (6, 6),
         "model.7.weight": (3, 2, 2),
     }
 
 
-def test_entropy_alone_makes_a_search_decide() -> None:
-    """Joint search on noise: with the regulariser the weights end near a vertex, without it they do not."""
+def test_the_entropy_penalty_alone_drives_a_search_to_a_decision() -> None:
+    """Joint search on noise: only with the penalty do the mixture weights end near a vertex."""
     ends = []
     for regularisers in ((), (Entropy(coefficient=5.0, start=0.0),)):
         strategy = build("joint", {"lr": 0.1})
-        state = start(strategy, regularisers)
+        state = initial_state_of(strategy, regularisers)
         for step in range(60):
             state.progress = step / 60
             strategy.step(state, *batches(torch.float64, seed=step))
@@ -246,28 +247,30 @@ def test_entropy_alone_makes_a_search_decide() -> None:
 
 
 @pytest.mark.parametrize("attack", ["random", "pgd"])
-@pytest.mark.parametrize("normaliser", ["softmax", "ratio", "convex", "clip"])
-def test_perturbed_step_moves_the_weights_otherwise_and_leaves_alpha_to_the_bit(attack: str, normaliser: str) -> None:
+@pytest.mark.parametrize("normaliser", [name for name, record in NORMALISERS.items() if record.on_simplex])
+def test_a_perturbed_step_changes_the_weights_differently_and_does_not_change_a_bit_of_alpha(
+    attack: str, normaliser: str
+) -> None:
     ends = []
     for regularisers in ((), (SDARTS(attack=attack),)):
-        state = start(DARTS(), regularisers, level="channel", normaliser=normaliser)
-        before = numbers(state.supernet)
+        state = initial_state_of(DARTS(), regularisers, level="channel", normaliser=normaliser)
+        before = tensor_copies(state.supernet)
         torch.manual_seed(0)
         weight_step(state, batches(torch.float64)[0])
-        after = numbers(state.supernet)
+        after = tensor_copies(state.supernet)
         alphas = {name for name in after if name.endswith("alpha")}
         assert len(alphas) == 2
         assert all(same_bits(before[name], after[name]) for name in alphas)
         assert all(mixture.normaliser_name == normaliser for mixture in state.supernet.mixtures().values())
-        assert int(after["model.1.num_batches_tracked"]) == 1, "the attack's passes leave no trace in the buffers"
+        assert int(after["model.1.num_batches_tracked"]) == 1, "the passes of the attack do not change the buffers"
         ends.append(after)
     assert not torch.allclose(ends[0]["model.0.weight"], ends[1]["model.0.weight"], rtol=1e-6)
 
 
-def test_weight_step_sees_perturbed_weights_on_the_simplex_within_reach() -> None:
-    state = start(DARTS(), (SDARTS(start=0.05, end=0.05),), level="channel")
+def test_the_weight_step_uses_perturbed_mixture_weights_on_the_simplex_near_p() -> None:
+    state = initial_state_of(DARTS(), (SDARTS(start=0.05, end=0.05),), level="channel")
     before = {site: mixture.weights() for site, mixture in state.supernet.mixtures().items()}
-    with perturbed_step.perturbed(state, batches(torch.float64)[0]):
+    with perturbed_mixture_weights(state, batches(torch.float64)[0]):
         for site, mixture in state.supernet.mixtures().items():
             p = mixture.weights()
             assert float(p.min()) >= 0
@@ -276,54 +279,54 @@ def test_weight_step_sees_perturbed_weights_on_the_simplex_within_reach() -> Non
     assert all(same_bits(mixture.weights(), before[site]) for site, mixture in state.supernet.mixtures().items())
 
 
-def test_alpha_is_put_back_where_the_step_fails() -> None:
-    state = start(DARTS(), (SDARTS(),))
-    before = numbers(state.supernet)
+def test_alpha_is_restored_if_the_step_fails() -> None:
+    state = initial_state_of(DARTS(), (SDARTS(),))
+    before = tensor_copies(state.supernet)
     state.loss = lambda output, y: F.cross_entropy(output, y) * math.nan
     with pytest.raises(Divergence):
         weight_step(state, batches(torch.float64)[0])
-    after = numbers(state.supernet)
+    after = tensor_copies(state.supernet)
     assert all(same_bits(before[name], after[name]) for name in after if name.endswith("alpha"))
     assert all(mixture.normaliser_name == "softmax" for mixture in state.supernet.mixtures().values())
 
 
-def test_pgd_raises_the_training_loss_more_than_random_does() -> None:
+def test_pgd_raises_the_training_loss_more_than_a_random_perturbation() -> None:
     train, _ = batches(torch.float64, size=64)
     losses = {}
     for attack in ("random", "pgd"):
-        state = start(DARTS(), (SDARTS(attack=attack, start=0.3),), progress=0.0)
-        state.supernet.model[3].p = 0.0  # dropout draws other masks in the attack than in the step
+        state = initial_state_of(DARTS(), (SDARTS(attack=attack, start=0.3),), progress=0.0)
+        state.supernet.model[3].p = 0.0  # with dropout the masks of the attack would differ from those of the step
         found = []
         for seed in range(10):
             torch.manual_seed(seed)
-            with perturbed_step.perturbed(state, train):
+            with perturbed_mixture_weights(state, train):
                 found.append(F.cross_entropy(copy.deepcopy(state.supernet)(train.x), train.y).item())
         losses[attack] = found
     assert min(losses["pgd"]) > sum(losses["random"]) / 10
     assert sum(losses["pgd"]) > sum(losses["random"])
 
 
-def test_alphas_own_step_sees_no_perturbation() -> None:
+def test_the_gradient_of_alpha_does_not_use_the_perturbation() -> None:
     grads = []
     for regularisers in ((), (SDARTS(),)):
-        state = start(DARTS(), regularisers)
+        state = initial_state_of(DARTS(), regularisers)
         torch.manual_seed(0)
         grads.append(flat(DARTS().alpha_gradient(state, *batches(torch.float64)).alpha))
     assert same_bits(*grads)
 
 
 @pytest.mark.parametrize("attack", ["random", "pgd"])
-def test_dropped_candidates_stay_at_zero_in_a_perturbed_step_and_unseen_by_penalties(attack: str) -> None:
-    state = start(DARTS(), (SDARTS(attack=attack), *MANY), level="channel")
+def test_dropped_candidates_stay_at_zero_in_a_perturbed_step_and_penalties_do_not_get_them(attack: str) -> None:
+    state = initial_state_of(DARTS(), (SDARTS(attack=attack), *MANY), level="channel")
     for mixture in state.supernet.mixtures().values():
         mixture.drop(["identity"])
-    with perturbed_step.perturbed(state, batches(torch.float64)[0]):
+    with perturbed_mixture_weights(state, batches(torch.float64)[0]):
         for mixture in state.supernet.mixtures().values():
             assert bool((mixture.weights()[..., 3] == 0).all())
             assert bool((mixture.weights()[..., :3] > 0).any())
-    seen = regulariser_context(state.supernet, {}, 0.0)
-    assert set(seen.functions.values()) == {("relu", "tanh", "silu")}
-    assert [part.shape[-1] for part in (*seen.p.values(), *seen.alphas.values())] == [3] * 4
+    context = regulariser_context(state.supernet, {}, 0.0)
+    assert set(context.functions.values()) == {("relu", "tanh", "silu")}
+    assert [part.shape[-1] for part in (*context.p.values(), *context.alphas.values())] == [3] * 4
     DARTS().step(state, *batches(torch.float64))
 
 
@@ -333,12 +336,17 @@ def test_dropped_candidates_stay_at_zero_in_a_perturbed_step_and_unseen_by_penal
 @pytest.mark.parametrize(
     ("strategy", "regularisers", "options", "message"),
     [
-        (DARTS(), (Entropy(),), {"normaliser": "free"}, "site '2': regulariser 'entropy' cannot serve: .*negative"),
+        (
+            DARTS(),
+            (Entropy(),),
+            {"normaliser": "free"},
+            "site '2': regulariser 'entropy' cannot .*negative",
+        ),
         (DARTS(), (Entropy(),), {"normaliser": "sigmoid"}, "do not sum to one"),
         (DARTS(), (BetaDecay(),), {"normaliser": "convex"}, "logits of a softmax"),
         (DARTS(), (SDARTS(),), {"normaliser": "gumbel"}, "onto the simplex"),
-        (build("joint", {}), (SDARTS(),), {}, "the strategy takes none"),
-        (DARTS(update="simultaneous"), (SDARTS(),), {}, "the strategy takes none"),
+        (build("joint", {}), (SDARTS(),), {}, "the strategy updates weights and alpha in one step"),
+        (DARTS(update="simultaneous"), (SDARTS(),), {}, "the strategy updates weights and alpha in one step"),
         (build("random", {}), (Entropy(),), {}, "alpha never moves"),
         (DARTS(), (LayerMean(),), {}, "its own mean"),
         (DARTS(), (LayerMean(delta=1.0, benchmark="elu"),), {}, "'elu' is not among the candidates"),
@@ -346,6 +354,8 @@ def test_dropped_candidates_stay_at_zero_in_a_perturbed_step_and_unseen_by_penal
         (DARTS(), (L2(), L2(coefficient=1.0)), {}, "regulariser 'l2' is given twice"),
     ],
 )
-def test_what_would_mean_nothing_is_refused_with_the_reason(strategy, regularisers, options, message: str) -> None:
+def test_a_regulariser_without_meaning_is_refused_with_the_reason(
+    strategy, regularisers, options, message: str
+) -> None:
     with pytest.raises(StudyError, match=message):
-        start(strategy, regularisers, **options)
+        initial_state_of(strategy, regularisers, **options)

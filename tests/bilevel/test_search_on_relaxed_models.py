@@ -1,22 +1,18 @@
-"""Strategies on supernets as `relax` makes them: every normaliser, every level, betas among the weights."""
+"""Strategies on supernets that `relax` returns: every normaliser, every level, betas among the weights."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
-from bilevel_problems import batches, error, normaliser_for
+from bilevel_problems import batches, normaliser_for, relative_error
 from torch import nn
 from torch.nn import functional as F
 
-from nasact.bilevel import (
-    HYPERGRADIENTS,
-    STRATEGIES,
-    SupernetProblem,
-    alpha_moves_from,
-    build,
-    check_search_moves,
-    inner_step,
-)
+from nasact.bilevel import HYPERGRADIENTS, STRATEGIES, SupernetProblem, build, check_search_moves
+from nasact.bilevel.differentiable_optimiser import inner_step
+from nasact.bilevel.strategies import alpha_moves_from
 from nasact.mixture import LEVELS, NORMALISERS
 from nasact.supernet import Supernet, relax
 
@@ -35,10 +31,10 @@ def relaxed(**options) -> Supernet:
     return relax(small_cnn(), SPACE, example_input=torch.zeros(2, 1, 7, 7), **options)
 
 
-def test_normalisers_levels_and_strategies_are_found() -> None:
+def test_normalisers_levels_and_strategies_are_registered() -> None:
     assert len(NORMALISERS) >= 11
-    assert len(LEVELS) == 3
-    assert len(STRATEGIES) == 11
+    assert len(LEVELS) >= 3
+    assert len(STRATEGIES) >= 11
 
 
 @pytest.mark.parametrize("normaliser", NORMALISERS.names())
@@ -52,11 +48,11 @@ def test_order_2_equals_the_oracle_with_every_normaliser(normaliser: str) -> Non
         HYPERGRADIENTS.get(name)(problem, problem.w, problem.alpha, inner).alpha
         for name in ("second_order", "unrolled")
     )
-    assert error(found, oracle) < 1e-9
+    assert relative_error(found, oracle) < 1e-9
 
 
 class Attention(nn.Module):
-    """Attention without dropout: torch takes its fused kernel, which has no second derivative."""
+    """Attention without dropout: torch uses its fused kernel, which has no second derivative."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +80,8 @@ def test_attention_can_be_searched_at_second_order(name: str) -> None:
     [(name, n) for name, cls in STRATEGIES.items() for n in cls.normalisers or NORMALISERS.names()],
 )
 def test_search_moves_with_every_normaliser_and_start(name: str, normaliser: str, init: str) -> None:
-    strategy = build(name, {} if name == "random" else {"lr": 0.05})
+    has_lr = "lr" in {option.name for option in dataclasses.fields(STRATEGIES.get(name))}
+    strategy = build(name, {"lr": 0.05} if has_lr else {})
     supernet = relaxed(normaliser=normaliser, init=init)
     state = strategy.init(supernet, torch.optim.Adam(supernet.weight_parameters(), lr=1e-2), F.cross_entropy)
     check_search_moves(strategy, state, *batches())
@@ -113,7 +110,8 @@ def test_betas_of_candidates_are_trained_as_weights(name: str) -> None:
     supernet = relax(small_cnn(), ("relu", "prelu", "snake"), normaliser=normaliser_for(strategy))
     state = strategy.init(supernet, torch.optim.Adam(supernet.weight_parameters(), lr=1e-2), F.cross_entropy)
     betas = {key: beta.detach().clone() for key, beta in supernet.named_parameters() if "betas" in key}
-    for _ in range(20 if name == "gdas" else 1):  # a function that is not drawn has no gradient
+    draws_one = NORMALISERS.get(normaliser_for(strategy)).draws_one  # a function that is not drawn has no gradient
+    for _ in range(20 if draws_one else 1):
         strategy.step(state, *batches())
     assert len(betas) == 4
     assert all(not torch.equal(beta, supernet.get_parameter(key)) for key, beta in betas.items())

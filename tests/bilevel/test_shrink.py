@@ -1,4 +1,4 @@
-"""`shrink`: who is dropped, when, and that the search goes on among those left; resumed to the bit across a drop."""
+"""`shrink`: which candidates are dropped and when, the search on the remaining ones, and resuming after a drop."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from bilevel_problems import batches
 from torch import nn
 from torch.nn import functional as F
 
-from nasact.bilevel import DARTS, SearchState, Shrink, build
+from nasact.bilevel import SearchState, build
 from nasact.bilevel.snapshot import same_bits
+from nasact.bilevel.strategies.darts import DARTS
+from nasact.bilevel.strategies.shrink import Shrink
 from nasact.errors import StudyError
 from nasact.mixture import LEVELS, NORMALISERS
 from nasact.supernet import Supernet, derive, relax
@@ -27,17 +29,17 @@ def net() -> nn.Module:
     )
 
 
-def begin(strategy: Shrink | DARTS, **options) -> SearchState:
+def initial_state_of(strategy: Shrink | DARTS, **options) -> SearchState:
     supernet = relax(net(), SPACE, example_input=torch.zeros(2, 1, 7, 7), **options)
     return strategy.init(supernet, torch.optim.Adam(supernet.weight_parameters(), lr=1e-2), F.cross_entropy)
 
 
-def go(strategy: Shrink, state: SearchState, progress: float) -> None:
+def step_at(strategy: Shrink, state: SearchState, progress: float) -> None:
     state.progress = progress
     strategy.step(state, *batches(seed=state.step))
 
 
-def alive(supernet: Supernet) -> list[int]:
+def remaining(supernet: Supernet) -> list[int]:
     return [int(mixture.alive.sum()) for mixture in supernet.mixtures().values()]
 
 
@@ -55,31 +57,31 @@ def alive(supernet: Supernet) -> list[int]:
         (Shrink(counts="5,3,1"), 4, [4, 4, 3, 1]),
     ],
 )
-def test_how_many_are_left_at_each_stage(strategy: Shrink, k: int, expected: list[int]) -> None:
-    assert [strategy.left(k, stage) for stage in range(len(expected))] == expected
+def test_number_of_remaining_candidates_in_each_stage(strategy: Shrink, k: int, expected: list[int]) -> None:
+    assert [strategy.remaining_in_stage(k, stage) for stage in range(len(expected))] == expected
 
 
-def test_stages_begin_at_equal_parts_of_the_search() -> None:
+def test_stages_have_equal_lengths() -> None:
     strategy = Shrink()
-    state, seen = begin(strategy), []
+    state, counts = initial_state_of(strategy), []
     for progress in (0.0, 0.2499, 0.25, 0.4999, 0.5, 0.7499, 0.75, 0.999):
-        go(strategy, state, progress)
-        seen.append(alive(state.supernet))
-    assert seen == [[k, k] for k in (5, 5, 3, 3, 2, 2, 1, 1)]
+        step_at(strategy, state, progress)
+        counts.append(remaining(state.supernet))
+    assert counts == [[k, k] for k in (5, 5, 3, 3, 2, 2, 1, 1)]
 
 
-def test_stages_that_a_short_search_jumps_over_are_made_up_for() -> None:
+def test_a_search_that_skips_stages_drops_their_candidates_too() -> None:
     strategy = Shrink()
-    state = begin(strategy)
-    go(strategy, state, 0.6)
-    assert alive(state.supernet) == [2, 2]
+    state = initial_state_of(strategy)
+    step_at(strategy, state, 0.6)
+    assert remaining(state.supernet) == [2, 2]
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("normaliser", NORMALISERS.names())
-def test_the_lightest_in_the_mean_over_rows_go(normaliser: str, level: str) -> None:
+def test_the_candidates_with_the_smallest_mean_weight_are_dropped(normaliser: str, level: str) -> None:
     strategy = Shrink(counts="3, 1", weights_only=0.5)
-    state = begin(strategy, normaliser=normaliser, level=level)
+    state = initial_state_of(strategy, normaliser=normaliser, level=level)
     torch.manual_seed(4)
     with torch.no_grad():
         for alpha in state.supernet.arch_parameters():
@@ -89,61 +91,62 @@ def test_the_lightest_in_the_mean_over_rows_go(normaliser: str, level: str) -> N
     for site, p in state.supernet.weights().items():
         mean = {name: float(p[..., k].double().abs().mean()) for k, name in enumerate(SPACE)}
         expected[site] = set(sorted(SPACE, key=lambda name, mean=mean: -mean[name])[:3])
-    go(strategy, state, 0.34)
+    step_at(strategy, state, 0.34)
     for site, mixture in state.supernet.mixtures().items():
         assert {name for name, kept in zip(SPACE, mixture.alive.tolist(), strict=True) if kept} == expected[site]
-    go(strategy, state, 0.7)
-    assert alive(state.supernet) == [1, 1]
+    step_at(strategy, state, 0.7)
+    assert remaining(state.supernet) == [1, 1]
     derived = derive(state.supernet)
     assert all({*gene.functions} <= expected[site] for site, gene in derived.sites.items())
 
 
-def test_in_each_stage_w_is_trained_alone_first() -> None:
+def test_each_stage_first_trains_only_the_weights() -> None:
     strategy = Shrink(lr=0.1, weights_only=0.4)
     for stage in range(3):
-        state = begin(strategy)
-        go(strategy, state, stage / 4)
+        state = initial_state_of(strategy)
+        step_at(strategy, state, stage / 4)
         mixture = next(iter(state.supernet.mixtures().values()))
         before, weight = mixture.alpha.detach().clone(), state.supernet.model[1].weight.detach().clone()
-        go(strategy, state, (stage + 0.399) / 4)
+        step_at(strategy, state, (stage + 0.399) / 4)
         assert same_bits(mixture.alpha, before)
         assert not same_bits(state.supernet.model[1].weight, weight)
-        go(strategy, state, (stage + 0.4) / 4)
+        step_at(strategy, state, (stage + 0.4) / 4)
         moved = mixture.alpha.detach() != before
-        assert torch.equal(moved, mixture.alive), "alpha of all those alive, and of nobody else"
+        assert torch.equal(moved, mixture.alive), "only the alphas of the remaining candidates move"
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_until_somebody_is_dropped_it_is_darts_of_the_same_order_to_the_bit(order: int) -> None:
+def test_before_the_first_drop_it_equals_darts_of_the_same_order_to_the_bit(order: int) -> None:
     ends = []
     for strategy in (Shrink(order=order, weights_only=0.0), DARTS(order=order)):
-        state = begin(strategy)
+        state = initial_state_of(strategy)
         torch.manual_seed(1)
         for step in range(3):
-            go(strategy, state, step / 16)
+            step_at(strategy, state, step / 16)
         ends.append(torch.cat([p.detach().flatten() for p in state.supernet.parameters()]))
     assert same_bits(*ends)
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_after_a_drop_it_is_darts_on_the_bank_of_those_left(order: int) -> None:
-    """The hypergradient of the shrunk mixture is that of a network relaxed with the smaller bank."""
+def test_after_a_drop_it_equals_darts_on_the_bank_of_the_remaining_candidates(order: int) -> None:
+    """The hypergradient of the shrunk mixture equals that of a network relaxed with the smaller bank."""
     strategy = Shrink(order=order, counts="3, 1", weights_only=0.0)
-    state = begin(strategy, kernel="reference")
+    state = initial_state_of(strategy, kernel="reference")
     torch.manual_seed(2)
     with torch.no_grad():
         for alpha in state.supernet.arch_parameters():
             alpha.copy_(torch.tensor([0.0, 1.0, -1.0, 0.5, 2.0]))
     twin = relax(net(), ("tanh", "identity", "sigmoid"), kernel="reference").double()
-    go(strategy, state, 0.4)
+    step_at(strategy, state, 0.4)
     supernet = state.supernet.double()
     shrunk = [mixture for mixture in supernet.mixtures().values() if mixture.alive.tolist() == [0, 1, 0, 1, 1]]
     assert len(shrunk) == 2
-    mine, others = dict(supernet.named_parameters()), dict(twin.named_parameters())
-    assert set(mine) == set(others)
+    shrunk_parameters, twin_parameters = dict(supernet.named_parameters()), dict(twin.named_parameters())
+    assert set(shrunk_parameters) == set(twin_parameters)
     with torch.no_grad():
-        for name, parameter in others.items():
-            parameter.copy_(mine[name][..., (1, 3, 4)] if "alpha" in name else mine[name])
+        for name, parameter in twin_parameters.items():
+            source = shrunk_parameters[name]
+            parameter.copy_(source[..., (1, 3, 4)] if "alpha" in name else source)
     train, val = batches(torch.float64)
     found = []
     for one in (supernet, twin):
@@ -155,23 +158,23 @@ def test_after_a_drop_it_is_darts_on_the_bank_of_those_left(order: int) -> None:
         assert bool((whole[..., (0, 2)] == 0).all())
 
 
-def test_a_search_saved_after_a_drop_continues_to_the_bit_in_a_fresh_supernet() -> None:
+def test_a_search_saved_after_a_drop_continues_to_the_bit_in_a_new_supernet() -> None:
     strategy = Shrink(weights_only=0.0)
-    state = begin(strategy)
+    state = initial_state_of(strategy)
     for progress in (0.1, 0.3, 0.4):
-        go(strategy, state, progress)
+        step_at(strategy, state, progress)
     saved = copy.deepcopy(state.state_dict())
-    other = begin(strategy)
+    other = initial_state_of(strategy)
     other.load_state_dict(saved)
     ends = []
     for one in (state, other):
         torch.manual_seed(8)
         for progress in (0.45, 0.5, 0.6):
-            go(strategy, one, progress)
-        assert alive(one.supernet) == [2, 2]
+            step_at(strategy, one, progress)
+        assert remaining(one.supernet) == [2, 2]
         ends.append(torch.cat([t.detach().double().flatten() for t in one.supernet.state_dict().values()]))
     assert same_bits(*ends)
-    assert alive(begin(strategy).supernet) == [5, 5]
+    assert remaining(initial_state_of(strategy).supernet) == [5, 5]
 
 
 BAD = [
@@ -182,13 +185,13 @@ BAD = [
     ({"counts": "3, 5"}, "counts must be falling whole numbers of at least 1, as '5, 3, 1', but got '3, 5'"),
     ({"counts": "5, x"}, "but got '5, x'"),
     ({"counts": "5, 0"}, "but got '5, 0'"),
-    ({"counts": "5, 1", "stages": 3}, "give it, or stages and last, but not both"),
+    ({"counts": "5, 1", "stages": 3}, "give counts, or stages and last, but not both"),
     ({"order": 3}, "order must be 1 or 2, but got 3"),
 ]
 
 
 @pytest.mark.parametrize(("options", "message"), BAD, ids=str)
-def test_stages_that_cannot_be_are_refused(options: dict, message: str) -> None:
+def test_invalid_stages_are_refused(options: dict, message: str) -> None:
     with pytest.raises(StudyError) as caught:
         build("shrink", options)
     assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""Options of strategies: strict, told in one line with the option's name."""
+"""Options of strategies are strict: an invalid option is refused in one line with its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import dataclasses
 
 import pytest
 
-from nasact.bilevel import DARTS, STRATEGIES, Joint, Unrolled, build
+from nasact.bilevel import STRATEGIES, build
+from nasact.bilevel.strategies.darts import DARTS
+from nasact.bilevel.strategies.joint import Joint
+from nasact.bilevel.strategies.unrolled import Unrolled
 from nasact.errors import StudyError, UnknownName
 
 
@@ -52,17 +55,17 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "options", "message"), BAD, ids=[f"{n}-{o}" for n, o, _ in BAD])
-def test_bad_option_is_told_in_one_line(name: str, options: dict, message: str) -> None:
+def test_an_invalid_option_is_refused_in_one_line(name: str, options: dict, message: str) -> None:
     with pytest.raises(StudyError) as caught:
         build(name, options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("make", [lambda: DARTS(order=3), lambda: Joint(lr=-1), lambda: Unrolled(steps=0)])
-def test_records_made_in_python_are_checked_too(make) -> None:
+@pytest.mark.parametrize("build_record", [lambda: DARTS(order=3), lambda: Joint(lr=-1), lambda: Unrolled(steps=0)])
+def test_records_built_in_python_are_checked_too(build_record) -> None:
     with pytest.raises(StudyError):
-        make()
+        build_record()
 
 
 def test_unknown_strategy_lists_near_names() -> None:
@@ -72,8 +75,8 @@ def test_unknown_strategy_lists_near_names() -> None:
         build("dart", {})
 
 
-def test_every_strategy_says_where_it_comes_from_what_it_promises_and_what_it_costs() -> None:
-    assert len(STRATEGIES) == 11
+def test_every_strategy_states_its_source_guarantee_and_cost() -> None:
+    assert len(STRATEGIES) >= 11
     for cls in STRATEGIES.values():
         assert dataclasses.is_dataclass(cls)
         assert cls.__dataclass_params__.frozen

@@ -1,20 +1,21 @@
-"""A supernet's losses as pure functions: no trace in the module, the same dropout masks in every pass."""
+"""The losses of a supernet are pure functions: they do not change the module and repeat their dropout masks."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from bilevel_problems import batches, cnn_case, error, numbers, tiny_supernet
+from bilevel_problems import batches, cnn_case, relative_error, tensor_copies, tiny_supernet
 from torch import nn
 from torch.nn import functional as F
 
-from nasact.bilevel import HYPERGRADIENTS, Batch, SupernetProblem, build, inner_step
+from nasact.bilevel import HYPERGRADIENTS, Batch, SupernetProblem, build
+from nasact.bilevel.differentiable_optimiser import inner_step
 from nasact.bilevel.randomness import devices_of, random_state, seeded, set_random_state
 from nasact.bilevel.snapshot import same_bits
 from nasact.errors import ModelError
 
 
-def test_loss_is_the_real_modules_loss_under_the_same_seed() -> None:
+def test_the_loss_equals_that_of_the_real_module_with_the_same_seed() -> None:
     supernet = tiny_supernet()
     train, val = batches()
     problem = SupernetProblem.draw(supernet, F.cross_entropy, train, val)
@@ -26,7 +27,7 @@ def test_loss_is_the_real_modules_loss_under_the_same_seed() -> None:
 
 def test_calls_change_nothing_and_repeat_to_the_bit_in_any_order() -> None:
     problem = cnn_case().problem
-    before, random = numbers(problem.supernet), torch.get_rng_state()
+    before, random = tensor_copies(problem.supernet), torch.get_rng_state()
     train, val = (problem.train_loss, problem.val_loss)
     first = [loss(problem.w, problem.alpha) for loss in (train, val, train)]
     torch.rand(3)
@@ -34,36 +35,36 @@ def test_calls_change_nothing_and_repeat_to_the_bit_in_any_order() -> None:
     assert same_bits(first[0], first[2])
     assert same_bits(first[0], again[1])
     assert same_bits(first[1], again[0])
-    assert all(same_bits(tensor, before[name]) for name, tensor in numbers(problem.supernet).items())
+    assert all(same_bits(tensor, before[name]) for name, tensor in tensor_copies(problem.supernet).items())
     torch.set_rng_state(random)
 
 
 class RecordsMasks(nn.Dropout):
     def __init__(self) -> None:
         super().__init__(0.5)
-        self.seen: list[torch.Tensor] = []
+        self.masks: list[torch.Tensor] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mask = super().forward(torch.ones_like(x))
-        self.seen.append(mask.detach())
+        self.masks.append(mask.detach())
         return x * mask
 
 
 @pytest.mark.parametrize("name", HYPERGRADIENTS.names())
-def test_all_passes_on_one_batch_see_the_same_dropout_masks(name: str) -> None:
+def test_all_passes_on_one_batch_use_the_same_dropout_masks(name: str) -> None:
     case = cnn_case()
     case.supernet.dropout = RecordsMasks()
     case(HYPERGRADIENTS.get(name))
-    first_layer = case.supernet.dropout.seen[::2]  # one module, applied twice a pass
+    first_layer = case.supernet.dropout.masks[::2]  # one module, applied twice per pass
     passes = {"first_order": 1, "finite_difference": 4}.get(name, 2)
     assert len(first_layer) == passes
     on_training = [first_layer[0], *first_layer[2:]] if passes > 1 else []
     assert all(torch.equal(mask, on_training[0]) for mask in on_training)
     if passes > 1:
-        assert not torch.equal(first_layer[0], first_layer[1]), "validation draws masks of its own"
+        assert not torch.equal(first_layer[0], first_layer[1]), "validation draws other masks"
 
 
-def test_two_problems_differ_in_their_masks_and_the_global_seed_decides_them() -> None:
+def test_two_problems_draw_different_masks_and_the_global_seed_determines_them() -> None:
     supernet, (train, val) = tiny_supernet(), batches()
     torch.manual_seed(5)
     one, two = (SupernetProblem.draw(supernet, F.cross_entropy, train, val) for _ in range(2))
@@ -73,8 +74,8 @@ def test_two_problems_differ_in_their_masks_and_the_global_seed_decides_them() -
     assert len({one.train_seed, one.val_seed, two.train_seed, two.val_seed}) == 4
 
 
-def test_module_under_two_names_and_tied_weights_stay_the_parameters_they_were() -> None:
-    """torch.func.functional_call with its own tying leaves a foreign tensor in a module that has two names."""
+def test_a_module_under_two_names_and_tied_weights_keep_their_parameters() -> None:
+    """torch.func.functional_call with tie_weights leaves a wrong tensor in a module that has two names."""
     supernet, (train, val) = tiny_supernet(), batches()
     before = {name: id(parameter) for name, parameter in supernet.named_parameters(remove_duplicate=False)}
     problem = SupernetProblem.draw(supernet, F.cross_entropy, train, val)
@@ -97,7 +98,7 @@ def test_tied_weight_gets_the_sum_of_both_gradients() -> None:
 
 
 class Recurrent(nn.Module):
-    """An LSTM keeps its weights in a second list, which a functional call must not miss."""
+    """An LSTM has a second list of its weights, which a functional call must replace too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class Recurrent(nn.Module):
         return list(self.lstm.parameters())
 
 
-def test_recurrent_network_is_differentiated_exactly_too() -> None:
+def test_a_recurrent_network_is_differentiated_exactly_too() -> None:
     torch.manual_seed(0)
     supernet = Recurrent().double()
     train, val = batches(torch.float64)
@@ -124,8 +125,8 @@ def test_recurrent_network_is_differentiated_exactly_too() -> None:
     problem = SupernetProblem.draw(supernet, F.cross_entropy, train, val)
     inner = inner_step(optimiser, supernet.weight_parameters())
     found = {name: h(problem, problem.w, problem.alpha, inner).alpha for name, h in HYPERGRADIENTS.items()}
-    assert error(found["second_order"], found["unrolled"]) < 1e-12
-    assert error(found["second_order"], found["first_order"]) > 1e-4
+    assert relative_error(found["second_order"], found["unrolled"]) < 1e-12
+    assert relative_error(found["second_order"], found["first_order"]) > 1e-4
 
 
 class OnceOnly(torch.autograd.Function):
@@ -145,7 +146,7 @@ class Once(nn.Module):
         return OnceOnly.apply(x)
 
 
-def test_model_without_second_derivatives_is_told_what_to_do_and_may_do_it() -> None:
+def test_the_error_for_a_model_without_second_derivatives_names_strategies_that_work() -> None:
     supernet = tiny_supernet()
     supernet.dropout = Once()
     for name, options, works in (
@@ -165,14 +166,14 @@ def test_model_without_second_derivatives_is_told_what_to_do_and_may_do_it() -> 
         assert "\n" not in str(caught.value)
 
 
-def test_loss_that_is_not_one_number_is_refused() -> None:
+def test_a_loss_that_is_not_a_scalar_is_refused() -> None:
     supernet, (train, val) = tiny_supernet(), batches()
     problem = SupernetProblem.draw(supernet, lambda out, y: F.cross_entropy(out, y, reduction="none"), train, val)
     with pytest.raises(ModelError, match=r"the loss must be one number, but got a tensor of shape \(16,\)"):
         problem.train_loss(problem.w, problem.alpha)
 
 
-def test_seeded_puts_the_generators_back_even_after_an_error() -> None:
+def test_seeded_restores_the_generators_even_after_an_error() -> None:
     devices = devices_of((torch.zeros(1),))
     before = random_state(devices)
 
@@ -190,7 +191,7 @@ def test_seeded_puts_the_generators_back_even_after_an_error() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_dropout_masks_repeat_on_cuda_and_its_generator_stays() -> None:
+def test_dropout_masks_repeat_on_cuda_and_its_generator_is_restored() -> None:
     supernet = tiny_supernet(dropout=0.5).cuda()
     train, val = (Batch(b.x.cuda(), b.y.cuda()) for b in batches())
     problem = SupernetProblem.draw(supernet, F.cross_entropy, train, val)

@@ -134,14 +134,14 @@ AFTER_GOOD = {
     ),
     "a strategy with a normaliser that it does not support": (
         "search: {strategy: gaea, normaliser: affine}",
-        "m.yaml:3: search.normaliser: strategy 'gaea' cannot serve normaliser 'affine': its steps move the mixture "
+        "m.yaml:3: search.normaliser: strategy 'gaea' does not support normaliser 'affine': its steps move the mixture "
         "weights themselves on a simplex; use convex",
     ),
     "a perturbation of weights that are drawn": (
         "search: {strategy: gdas, regularisers: [sdarts]}",
         "m.yaml:3: search.regularisers.0: regulariser 'sdarts' cannot be applied: it moves mixture weights by eps and "
-        "back onto the simplex, and those of normaliser 'gumbel_hard' are off it, or drawn anew at each pass; use "
-        "softmax or ratio or convex or clip",
+        "back onto the simplex, but the weights of normaliser 'gumbel_hard' are not on the simplex, or are drawn at "
+        "each pass; use softmax or ratio or convex or clip",
     ),
     "top_k larger than the number of remaining candidates": (
         "search: {strategy: shrink}\nderive: {top_k: 2}",

@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 
 from nasact.bilevel import build_regularisers
-from nasact.bilevel.regularisers import Entropy, LayerMean
+from nasact.bilevel.regularisers.entropy import Entropy
+from nasact.bilevel.regularisers.layer_mean import LayerMean
 from nasact.errors import StudyError
 from nasact.study import Study
 from nasact.study.schema import json_schema
@@ -68,9 +69,13 @@ def test_a_trials_key_depends_on_its_regularisers() -> None:
         ),
         (["entropy"], {"normaliser": "affine"}, "search.regularisers.0: regulariser 'entropy' cannot be applied: the"),
         (["beta_decay"], {"normaliser": "convex"}, "logits of a softmax"),
-        (["sdarts"], {"strategy": "joint"}, "perturbs the steps of the weights alone, and the strategy takes none"),
-        (["sdarts"], {"strategy": {"name": "darts", "update": "simultaneous"}}, "the strategy takes none"),
-        (["layer_mean"], {}, "at level 'layer' a site has one vector, its own mean"),
+        (["sdarts"], {"strategy": "joint"}, "perturbs steps of only the weights, but the strategy"),
+        (
+            ["sdarts"],
+            {"strategy": {"name": "darts", "update": "simultaneous"}},
+            "the strategy updates weights and alpha in one",
+        ),
+        (["layer_mean"], {}, "at level 'layer' a site has one vector, which is its own mean"),
         ([{"name": "layer_mean", "delta": 1, "benchmark": "selu"}], {}, "its benchmark 'selu' is not among the candid"),
     ],
 )

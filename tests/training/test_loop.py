@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nasact.bilevel import build
-from nasact.bilevel.strategies.state import move_alpha
+from nasact.bilevel.strategies.updates import move_alpha
 from nasact.errors import DataError, Divergence
 from nasact.supernet import relax
 from nasact.training.loop import SEARCH_METRICS, Epoch, FitState, SearchRun, begin_fit, begin_search, fit, search

@@ -1,4 +1,7 @@
-"""What a regulariser is told, and what it promises. Knows tensors and normalisers; no supernet, no optimiser."""
+"""What a regulariser is, what it is computed from, and where it can be applied.
+
+Knows tensors and normalisers; must not know supernets or optimisers.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,19 @@ from typing import ClassVar, Literal, Protocol, TypeAlias
 from torch import Tensor
 
 from nasact.mixture import Normaliser
+from nasact.options import RecordRegistry
+
+LossName: TypeAlias = Literal["validation", "training"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegulariserContext:
-    """A supernet as regularisers see it, everything by name.
+    """What a penalty is computed from, everything by name.
 
-    `kernels`: weights of convolutions and dense layers, (out, ...). `alphas` and `p` by site: (..., K), p the mixture
-    weights as evaluation sees them, at the temperature of the moment. `functions`: the K candidates of each site, in
-    their order, those that a search has dropped left out; `originals`: the model's own function there. `progress`: the
-    part of the search that lies behind, warm-up not counted, from 0 to below 1.
+    `kernels`: weights of convolutions and dense layers, (out, ...). `alphas` and `p`, by site: (..., K); p are the
+    mixture weights of evaluation at the current temperature. `functions`: the K remaining candidates of each site, in
+    their order. `originals`: the model's own function at each site. `progress`: the completed part of the search
+    without its warm-up, 0 <= progress < 1.
     """
 
     kernels: Mapping[str, Tensor] = field(default_factory=dict)
@@ -30,59 +36,61 @@ class RegulariserContext:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """Where a regulariser is to serve; None: not known yet."""
+class SearchSetting:
+    """The search, or one site of it, that a regulariser is to be applied to. None: not known yet."""
 
     normaliser: Normaliser
     level: str
     functions: tuple[str, ...] | None = None
     original: str | None = None
     weight_steps: bool = True
-    """Whether the strategy takes steps of the weights alone."""
+    """Whether the strategy takes steps of only the weights."""
     alpha_moves: bool = True
-    """Whether it ever moves alpha."""
+    """Whether the strategy ever updates alpha."""
 
 
 class Penalty(Protocol):
     """A term added to a loss: a frozen record of hyperparameters and a pure function.
 
-    One that acts in a part of the search only tells its `phases` (see `phases.SearchPhase`).
+    Optional attribute `phases`: the parts of the search in which the penalty acts (`phases.SearchPhase`). Default: all.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
     formula: ClassVar[str]
-    on: ClassVar[Literal["validation", "training"]]
-    """The loss that it joins: alpha's, or the weights'."""
+    target_loss: ClassVar[LossName]
+    """The loss that the penalty is added to: "validation" (alpha minimises it) or "training" (the weights do)."""
 
-    def refusal(self, setting: Setting) -> str | None:
-        """Why it would mean nothing there; None where it serves."""
+    def refusal(self, setting: SearchSetting) -> str | None:
+        """Return why the penalty would have no meaning in this setting; None if it can be applied."""
         ...
 
     def __call__(self, context: RegulariserContext) -> Tensor:
-        """A number of dimension 0, differentiable in what it is about."""
+        """Return the penalty, a 0-d tensor, differentiable in the tensors of `context`."""
         ...
 
 
 class Perturbation(Protocol):
-    """What changes the mixture weights for the length of one weight step."""
+    """A change of the mixture weights for the duration of one weight step."""
 
     name: ClassVar[str]
     source: ClassVar[str]
     formula: ClassVar[str]
-    on: ClassVar[Literal["validation", "training"]]
+    target_loss: ClassVar[LossName]
 
-    def refusal(self, setting: Setting) -> str | None: ...
+    def refusal(self, setting: SearchSetting) -> str | None: ...
 
-    def perturb(self, p: Mapping[str, Tensor], gradient: Gradient, progress: float) -> dict[str, Tensor]:
-        """The mixture weights by site that the weight step is to see; `gradient` tells the training loss's slope."""
+    def perturb(self, p: Mapping[str, Tensor], gradient: MixtureGradient, progress: float) -> dict[str, Tensor]:
+        """Return the mixture weights of each site for the weight step, like `p`."""
         ...
 
 
-class Gradient(Protocol):
+class MixtureGradient(Protocol):
     def __call__(self, p: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """d training loss / d p at these mixture weights, the network weights held."""
+        """Return d training loss / d p at these mixture weights; the network weights are constant."""
         ...
 
 
 Regulariser: TypeAlias = Penalty | Perturbation
+
+REGULARISERS: RecordRegistry[Regulariser] = RecordRegistry("regulariser", "nasact list regularisers")

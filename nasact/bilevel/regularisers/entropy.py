@@ -1,4 +1,4 @@
-"""`entropy`: mixture weights are drawn to a decision, late in the search. Knows mixture weights only."""
+"""`entropy`: pulls mixture weights to a decision, late in the search. Knows only mixture weights."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 from nasact.bilevel.phases import SearchPhase
-from nasact.bilevel.regularisers.base import RegulariserContext, Setting
+from nasact.bilevel.regularisers.base import REGULARISERS, LossName, RegulariserContext, SearchSetting
 from nasact.errors import StudyError
 from nasact.options import require_choice, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entropy:
-    """lambda(t) times the entropy of the mixture weights, in nats: the mean over the sites, and over a site's rows.
+    """lambda(t) times the entropy of the mixture weights, in nats: the mean over the sites and over the rows of a site.
 
-    lambda is 0 until `start` (a part of the search, 0 to below 1) and rises to `coefficient` at its end: linearly, or
-    as half a cosine, which rises slowly at first and at last. A weight of exactly 0 gets no gradient from it, where the
-    true slope is infinite.
+    lambda is 0 until progress `start` (0 <= start < 1) and then rises to `coefficient` at the end of the search:
+    linearly, or as half a cosine (slow at both ends). A weight of exactly 0 gets gradient 0; the true slope is
+    infinite.
     """
 
     name: ClassVar[str] = "entropy"
     source: ClassVar[str] = "entropy with a rising coefficient, as in Tian et al. 2020, arXiv:2007.03154"
     formula: ClassVar[str] = "lambda(t) mean_sites(- sum_k p_k log p_k), lambda 0 until start, then rising"
-    on: ClassVar[Literal["validation", "training"]] = "validation"
+    target_loss: ClassVar[LossName] = "validation"
 
     coefficient: float = 0.1
     start: float = 0.5
@@ -41,11 +41,12 @@ class Entropy:
 
     @property
     def phases(self) -> tuple[SearchPhase, ...]:
-        """The rise; at its very beginning lambda is still 0."""
-        after = math.nextafter(self.start, 1.0)
-        return (SearchPhase(what="the rise of its coefficient", option="start", begin=self.start, acts_from=after),)
+        """The rise of lambda; at progress `start` itself lambda is still 0."""
+        just_after_start = math.nextafter(self.start, 1.0)
+        what = "the rise of its coefficient"
+        return (SearchPhase(what=what, option="start", begin=self.start, acts_from=just_after_start),)
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: SearchSetting) -> str | None:
         normaliser = setting.normaliser
         if normaliser.signed:
             return f"the weights of normaliser {normaliser.name!r} may be negative: they have no entropy"
@@ -54,7 +55,7 @@ class Entropy:
         return None
 
     def strength(self, progress: float) -> float:
-        """lambda(t) at this part of the search."""
+        """Return lambda(t) at this progress."""
         part = max(0.0, (progress - self.start) / (1 - self.start))
         return self.coefficient * (part if self.schedule == "linear" else (1 - math.cos(math.pi * part)) / 2)
 
@@ -63,7 +64,10 @@ class Entropy:
 
 
 def entropy(p: Tensor) -> Tensor:
-    """H of each row of p (..., K), in nats: (...)."""
-    # not torch.special.entr: its slope at 0 is infinite, and a weight at the border of the simplex would become NaN
+    """Return the entropy of each row of p (..., K), in nats: (...)."""
+    # not torch.special.entr: its slope at 0 is infinite, and a weight of 0 would become NaN
     positive = torch.where(p > 0, p, 1.0)
     return -(positive * positive.log()).sum(-1)
+
+
+REGULARISERS.register("entropy", Entropy)

@@ -1,6 +1,6 @@
-"""Regularisers and a supernet: what they see of it, the loss they join, and where they are refused.
+"""Regularisers applied to a supernet: the penalised loss, what penalties are computed from, and what is refused.
 
-Knows a supernet by its parameters, modules and mixtures; knows no strategy.
+Knows a supernet by its parameters, modules and mixtures; must not know strategies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from nasact.bilevel.regularisers.base import Penalty, Perturbation, Regulariser, RegulariserContext, Setting
+from nasact.bilevel.regularisers.base import (
+    LossName,
+    Penalty,
+    Perturbation,
+    Regulariser,
+    RegulariserContext,
+    SearchSetting,
+)
 from nasact.errors import Divergence, StudyError
 from nasact.mixture import Mixture
 
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     from nasact.supernet import Supernet
 
 _NO_KERNELS = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
-_OUT_SECOND = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_OUT_IN_DIMENSION_1 = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def penalties(regularisers: Sequence[Regulariser]) -> tuple[Penalty, ...]:
@@ -34,33 +41,33 @@ def perturbations(regularisers: Sequence[Regulariser]) -> tuple[Perturbation, ..
 def penalised(
     loss: Tensor,
     regularisers: Sequence[Regulariser],
-    on: Literal["validation", "training", "both"],
+    loss_name: LossName | Literal["both"],
     supernet: Supernet,
     tensors: dict[int, Tensor],
     progress: float,
 ) -> Tensor:
-    """`loss` with the gradients, of every order, of loss + penalties, and the VALUE of the loss alone.
+    """Return a tensor with the VALUE of `loss` and the gradients, of every order, of loss + penalties.
 
-    So what is reported of a search stays comparable, whatever its regularisers. `tensors`: what stands for each
-    parameter, by the parameter's id. With no penalty on this loss it is returned as it is. Divergence where a penalty
-    is not finite.
+    Reported losses stay comparable between searches with different regularisers. `loss_name`: the penalties of this
+    loss are added; "both": all penalties. `tensors`: id of a parameter -> the tensor used instead of it. Return `loss`
+    itself if no penalty is added; raise Divergence if a penalty is not finite.
     """
-    joining = [each for each in penalties(regularisers) if on in (each.on, "both")]
-    if not joining:
+    added = [penalty for penalty in penalties(regularisers) if loss_name in (penalty.target_loss, "both")]
+    if not added:
         return loss
     context = regulariser_context(supernet, tensors, progress)
-    for each in joining:
-        term = each(context)
+    for penalty in added:
+        term = penalty(context)
         if not bool(torch.isfinite(term)):
-            raise Divergence(f"the regulariser {each.name!r} is {term.item()}")
+            raise Divergence(f"the regulariser {penalty.name!r} is {term.item()}")
         loss = loss + (term - term.detach()).to(loss)
     return loss
 
 
 def regulariser_context(supernet: Supernet, tensors: dict[int, Tensor], progress: float) -> RegulariserContext:
-    """The supernet with `tensors` in the place of its parameters, those that are not among them as they are.
+    """Return what penalties are computed from: the supernet's tensors, with `tensors` instead of its parameters.
 
-    Candidates that were dropped are not context.
+    A parameter without an entry in `tensors` is used itself. Dropped candidates are left out.
     """
     alphas, p, functions = {}, {}, {}
     for site, mixture in supernet.mixtures().items():
@@ -79,29 +86,39 @@ def regulariser_context(supernet: Supernet, tensors: dict[int, Tensor], progress
 
 
 def _kernels(supernet: Supernet, tensors: dict[int, Tensor]) -> dict[str, Tensor]:
-    """Trainable weights of at least two dimensions, outside mixtures, embeddings and norms; each once, (out, ...)."""
-    mixed = {id(part) for module in supernet.modules() if isinstance(module, Mixture) for part in module.modules()}
+    """Return the trainable weights of at least two dimensions, (out, ...), by name; a shared weight once.
+
+    Mixtures, embeddings and norms are left out.
+    """
+    in_mixtures = {
+        id(part) for module in supernet.modules() if isinstance(module, Mixture) for part in module.modules()
+    }
     found: dict[int, tuple[str, Tensor]] = {}
     for path, module in supernet.named_modules():
-        if id(module) in mixed or isinstance(module, _NO_KERNELS):
+        if id(module) in in_mixtures or isinstance(module, _NO_KERNELS):
             continue
         for name, weight in module.named_parameters(recurse=False):
             if "weight" in name and weight.dim() >= 2 and weight.requires_grad and id(weight) not in found:
                 tensor = tensors.get(id(weight), weight)
-                kernel = tensor.transpose(0, 1) if isinstance(module, _OUT_SECOND) else tensor
+                kernel = tensor.transpose(0, 1) if isinstance(module, _OUT_IN_DIMENSION_1) else tensor
                 found[id(weight)] = (f"{path}.{name}" if path else name, kernel)
     return dict(found.values())
 
 
-def refusal(regulariser: Regulariser, setting: Setting) -> str | None:
-    """Why it would mean nothing there; None where it serves."""
-    if regulariser.on == "validation" and not setting.alpha_moves:
-        return "it joins the loss that alpha goes down, and with this strategy alpha never moves"
+def refusal(regulariser: Regulariser, setting: SearchSetting) -> str | None:
+    """Return why the regulariser would have no meaning in this setting; None if it can be applied."""
+    if regulariser.target_loss == "validation" and not setting.alpha_moves:
+        return "it is added to the loss that alpha minimises, but with this strategy alpha never moves"
     return regulariser.refusal(setting)
 
 
-def require_supported(regularisers: Sequence[Regulariser], supernet: Supernet, settings: Mapping[str, Setting]) -> None:
-    """StudyError naming the first site where a regulariser would mean nothing, and why. `settings` by site."""
+def require_supported(
+    regularisers: Sequence[Regulariser], supernet: Supernet, settings: Mapping[str, SearchSetting]
+) -> None:
+    """Raise StudyError, with the first such site and the reason, if a regulariser cannot be applied at a site.
+
+    `settings`: by site.
+    """
     names = [each.name for each in regularisers]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -110,9 +127,9 @@ def require_supported(regularisers: Sequence[Regulariser], supernet: Supernet, s
         for site, setting in settings.items():
             reason = refusal(each, setting)
             if reason is not None:
-                raise StudyError(f"site {site!r}: regulariser {each.name!r} cannot serve: {reason}")
+                raise StudyError(f"site {site!r}: regulariser {each.name!r} cannot be applied: {reason}")
     if regularisers:
         with torch.no_grad():
             context = regulariser_context(supernet, {}, 0.0)
             for penalty in penalties(regularisers):
-                penalty(context)  # some can tell only now: one lambda for each site
+                penalty(context)  # some penalties can be checked only here, e.g. one lambda for each site

@@ -1,4 +1,4 @@
-"""A term of alpha alone that joins the loss which alpha goes down. Knows no supernet."""
+"""An alpha-only penalty added to the architecture loss. Must not know supernets."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nasact.bilevel.hypergradients import Hypergradient
+from nasact.bilevel.hypergradients.base import Hypergradient
 from nasact.bilevel.problem import Tensors, leaves
 
 
-def with_penalty(found: Hypergradient, alphas: Sequence[Tensor], penalty: Callable[[Tensors], Tensor]) -> Hypergradient:
-    """`found` with the gradient of `penalty(alphas)`, a 0-d tensor, added to alpha's; its losses stay what they are.
+def with_penalty(
+    hypergradient: Hypergradient, alphas: Sequence[Tensor], penalty: Callable[[Tensors], Tensor | None]
+) -> Hypergradient:
+    """Return `hypergradient` plus the gradient of `penalty(alphas)`, a 0-d tensor (None: no penalty); losses unchanged.
 
-    An alpha that the loss does not reach, whose gradient is zero throughout, keeps that: the penalty alone must not
-    look like a search.
+    An alpha that the loss does not reach, so that its gradient is zero everywhere, keeps this zero: a gradient of only
+    the penalty would hide that the mixture has no effect.
     """
-    fresh = leaves(alphas)
-    added = torch.autograd.grad(penalty(fresh), fresh)
+    penalised_alphas = leaves(alphas)
+    value = penalty(penalised_alphas)
+    if value is None:
+        return hypergradient
+    penalty_grads = torch.autograd.grad(value, penalised_alphas)
     return replace(
-        found,
-        alpha=tuple(g + own.to(g) if bool((g != 0).any()) else g for g, own in zip(found.alpha, added, strict=True)),
+        hypergradient,
+        alpha=tuple(
+            g + penalty_grad.to(g) if bool((g != 0).any()) else g
+            for g, penalty_grad in zip(hypergradient.alpha, penalty_grads, strict=True)
+        ),
     )

@@ -1,43 +1,41 @@
-"""Regularisers given to a search: refused where its strategy or its mixtures would make them meaningless."""
+"""Attaches regularisers to a search; refuses those without meaning for its strategy or its mixtures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nasact.bilevel.regularisers import Regulariser, Setting, require_supported
-from nasact.bilevel.strategies.alpha_schedule import alpha_moves_from
-from nasact.bilevel.strategies.state import SearchState, Strategy
+from nasact.bilevel.regularisers.base import Regulariser, SearchSetting
+from nasact.bilevel.regularisers.penalised_loss import require_supported
+from nasact.bilevel.strategies.base import Strategy, alpha_moves_from, takes_weight_steps
+from nasact.bilevel.strategies.state import SearchState
 from nasact.mixture import Normaliser
 
 
-def setting_of(
+def search_setting(
     strategy: Strategy,
     *,
     normaliser: Normaliser,
     level: str,
     functions: tuple[str, ...] | None = None,
     original: str | None = None,
-) -> Setting:
-    """What a regulariser is told of a search: at one site, or at all of them as far as a study tells.
-
-    A strategy takes steps of the weights alone unless its attribute `weight_steps` says otherwise.
-    """
-    return Setting(
+) -> SearchSetting:
+    """Return the setting by which a regulariser is refused: of one site, or of a whole search (None: not known)."""
+    return SearchSetting(
         normaliser=normaliser,
         level=level,
         functions=functions,
         original=original,
-        weight_steps=bool(getattr(strategy, "weight_steps", True)),
+        weight_steps=takes_weight_steps(strategy),
         alpha_moves=alpha_moves_from(strategy) is not None,
     )
 
 
 def regularise(strategy: Strategy, state: SearchState, regularisers: Sequence[Regulariser]) -> None:
-    """From now on `state` is a search with these; StudyError naming the first that cannot serve, and why."""
+    """Set the regularisers of `state`; raise StudyError, with the reason, if one of them cannot be applied."""
     if regularisers:
         originals = {site.name: site.function for site in state.supernet.sites}
         settings = {
-            name: setting_of(
+            name: search_setting(
                 strategy,
                 normaliser=mixture.normaliser,
                 level=mixture.bank.layout.level,

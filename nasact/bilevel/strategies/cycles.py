@@ -1,26 +1,21 @@
-"""`cycles`: the weights alone, then the mixture weights alone, then the weights alone again."""
+"""`cycles`: trains only the weights, then only the mixture weights, then only the weights again."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from nasact.bilevel.hypergradients import Hypergradient, first_order
+from nasact.bilevel.hypergradients.base import Hypergradient
+from nasact.bilevel.hypergradients.first_order import first_order
 from nasact.bilevel.phases import SearchPhase
 from nasact.bilevel.problem import Batch, Loss, gradients
-from nasact.bilevel.strategies.alpha_schedule import rest
-from nasact.bilevel.strategies.alternating import alpha_gradient
-from nasact.bilevel.strategies.state import (
-    SearchState,
-    StepReport,
-    forward,
-    move_alpha,
-    require_finite,
-    start,
-    train_mode,
-)
+from nasact.bilevel.strategies.base import STRATEGIES, StepReport
+from nasact.bilevel.strategies.state import SearchState, initial_state
+from nasact.bilevel.strategies.steps import alpha_gradient, weights_only_step
+from nasact.bilevel.strategies.updates import forward, move_alpha, require_finite, train_mode
 from nasact.errors import StudyError
 from nasact.options import require_choice, require_positive
 
@@ -32,15 +27,15 @@ if TYPE_CHECKING:
 class Cycles:
     """Three cycles of training (paper 000, section 2): `w` with alpha frozen, alpha with `w` frozen, `w` again.
 
-    Alpha moves while `begin <= progress < end`, by default in the second third. It has an Adam of its own with torch's
-    betas, at the paper's 1e-2; `w` has the study's optimiser (the paper's: Adam at 1e-3; its cycles last 10 epochs
-    each). The paper's weights are those of normaliser `ratio`; all others are served too. `loss`: what alpha goes down.
-    The paper holds no data back for it, so `train`; `val` is the first-order gradient on validation data instead.
-    Running statistics follow the training batches in all three cycles.
+    Alpha moves while `begin <= progress < end`, by default in the second third. Its optimiser is Adam with torch's
+    betas and the paper's lr 1e-2; `w` has the study's optimiser (in the paper: Adam with lr 1e-3, cycles of 10 epochs).
+    The paper's mixture weights are those of normaliser `ratio`; all others are supported too. `loss`: the loss that
+    alpha minimises. `train` as in the paper, which has no validation data; `val`: the first-order gradient on
+    validation data. Running statistics are updated by the training batches in all three cycles.
     """
 
     source: ClassVar[str] = "paper 000, section 2"
-    guarantee: ClassVar[str] = "the plain gradient, of one group at a time; alpha is chosen at weights that stand still"
+    guarantee: ClassVar[str] = "the plain gradient of one group at a time; alpha is trained with frozen weights"
     cost: ClassVar[str] = "as joint; with loss 'val' 1 forward pass more while alpha moves"
     normalisers: ClassVar[tuple[str, ...]] = ()
 
@@ -61,7 +56,7 @@ class Cycles:
 
     @property
     def phases(self) -> tuple[SearchPhase, ...]:
-        """The cycles; one that was given no length at all is not wanted."""
+        """The cycles, without those of length zero."""
         cycles = (
             SearchPhase(what="the first cycle", option="begin", begin=0.0, end=self.begin),
             SearchPhase(what="the cycle of alpha", option="end", begin=self.begin, end=self.end),
@@ -70,24 +65,18 @@ class Cycles:
         return tuple(cycle for cycle in cycles if cycle.begin < cycle.end)
 
     def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> SearchState:
-        return start(
-            supernet,
-            weight_optimiser,
-            loss,
-            alpha_lr=self.lr,
-            alpha_optimiser=lambda alphas: torch.optim.Adam(alphas, lr=self.lr),
-        )
+        return initial_state(supernet, weight_optimiser, loss, alpha_optimiser=partial(torch.optim.Adam, lr=self.lr))
 
     def alpha_gradient(self, state: SearchState, train: Batch, val: Batch) -> Hypergradient:
-        """The gradient of `loss`; in the first and third cycle nothing follows it."""
-        return alpha_gradient(state, train, self._batch(train, val), first_order, looks_ahead=False)
+        """Return the gradient of `loss`; no step uses it in the first and third cycle."""
+        return alpha_gradient(state, train, self._alpha_batch(train, val), first_order, looks_ahead=False)
 
     def step(self, state: SearchState, train: Batch, val: Batch) -> StepReport:
-        """One update of `w` or one of alpha, whoever's cycle it is."""
+        """Update `w` or alpha once, by the current cycle."""
         if not self.begin <= state.progress < self.end:
-            return rest(state, train)
+            return weights_only_step(state, train)
         if self.loss == "train":
-            return self._down_training_loss(state, train)
+            return self._training_loss_step(state, train)
         found = self.alpha_gradient(state, train, val)
         with torch.no_grad():
             loss = forward(state, train)
@@ -97,7 +86,7 @@ class Cycles:
         state.step += 1
         return StepReport(train_loss=loss.item(), val_loss=found.val_loss.item())
 
-    def _down_training_loss(self, state: SearchState, train: Batch) -> StepReport:
+    def _training_loss_step(self, state: SearchState, train: Batch) -> StepReport:
         train_mode(state.supernet)
         loss = forward(state, train)
         require_finite(loss, "training", state)
@@ -105,5 +94,8 @@ class Cycles:
         state.step += 1
         return StepReport(train_loss=loss.item(), val_loss=None)
 
-    def _batch(self, train: Batch, val: Batch) -> Batch:
+    def _alpha_batch(self, train: Batch, val: Batch) -> Batch:
         return train if self.loss == "train" else val
+
+
+STRATEGIES.register("cycles", Cycles)

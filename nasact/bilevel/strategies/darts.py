@@ -1,4 +1,4 @@
-"""`darts`: alpha on the validation loss, w on the training loss, in turn; order 2 looks one weight step ahead."""
+"""`darts`: alpha minimises the validation loss, `w` the training loss; order 2 looks one weight step ahead."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from nasact.bilevel.differentiable_optimiser import inner_step
-from nasact.bilevel.hypergradients import (
-    Hypergradient,
-    HypergradientFunction,
-    finite_difference,
-    first_order,
-    second_order,
-)
+from nasact.bilevel.hypergradients.base import Hypergradient, HypergradientFunction
+from nasact.bilevel.hypergradients.finite_difference import finite_difference
+from nasact.bilevel.hypergradients.second_order import second_order
 from nasact.bilevel.problem import Batch, Loss, trainable_weights
-from nasact.bilevel.strategies.alternating import alpha_gradient, alternate, at_once
-from nasact.bilevel.strategies.state import SearchState, StepReport, start
+from nasact.bilevel.strategies.base import STRATEGIES, StepReport
+from nasact.bilevel.strategies.first_order_alternating import FirstOrder
+from nasact.bilevel.strategies.state import SearchState, darts_adam, initial_state
+from nasact.bilevel.strategies.steps import alpha_gradient, alternating_step, simultaneous_step
 from nasact.errors import StudyError
 from nasact.options import require_choice, require_positive
 
@@ -31,12 +29,12 @@ if TYPE_CHECKING:
 class DARTS:
     """Differentiable architecture search (Liu et al. 2019, arXiv:1806.09055, Alg. 1).
 
-    Order 2 differentiates through the weight optimiser's own next step (SGD, Adam, AdamW). `mixed` says how it takes
-    the mixed second derivative: `exact` by autograd, `finite_difference` as the paper does, with `difference_step`
-    (the paper's 0.01) over the norm. The difference can be wrong by as much as the term itself where a candidate has
-    a kink: a search with such a one starts with a UserWarning. `update`: `alternating` as the paper's Algorithm 1, the
-    weights' gradient at the new alpha; `simultaneous` takes the one that order 2 has looked ahead with, at the old
-    alpha: one pass over the network less.
+    Order 1 is `FirstOrder`. Order 2 differentiates through the next step of the weight optimiser (SGD, Adam, AdamW).
+    `mixed`: how order 2 computes the mixed second derivative. `exact`: by autograd. `finite_difference`: as the paper,
+    with step `difference_step` (the paper's 0.01) over the norm; its error can be as large as the second-order term if
+    a candidate has a kink, and a search with such a candidate starts with a UserWarning. `update`: `alternating`, as in
+    the paper's Algorithm 1, uses the gradient of the weights at the new alpha; `simultaneous` uses that of the
+    look-ahead, at the old alpha, and saves one pass over the network.
     """
 
     source: ClassVar[str] = "Liu et al. 2019, arXiv:1806.09055"
@@ -57,38 +55,45 @@ class DARTS:
         require_positive("difference_step", self.difference_step)
         require_choice("update", self.update, ("alternating", "simultaneous"))
         if self.update == "simultaneous" and self.order == 1:
-            raise StudyError("update 'simultaneous' needs order 2: order 1 meets no gradient of the weights on its way")
+            raise StudyError("update 'simultaneous' needs order 2: order 1 computes no gradient of the weights")
 
     def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> SearchState:
-        if self.order == 2:
-            inner_step(weight_optimiser, trainable_weights(supernet))  # refuse an unknown optimiser now, not at step 1
-            if self.mixed == "finite_difference":
-                _warn_of_kinks(supernet)
-        return start(supernet, weight_optimiser, loss, alpha_lr=self.lr)
+        if self.order == 1:
+            return self._first_order.init(supernet, weight_optimiser, loss)
+        inner_step(weight_optimiser, trainable_weights(supernet))  # refuse an unknown optimiser before the first step
+        if self.mixed == "finite_difference":
+            _warn_of_kinks(supernet)
+        return initial_state(supernet, weight_optimiser, loss, alpha_optimiser=partial(darts_adam, lr=self.lr))
 
     def alpha_gradient(self, state: SearchState, train: Batch, val: Batch) -> Hypergradient:
-        return alpha_gradient(state, train, val, self._hypergradient, looks_ahead=self.order == 2)
+        if self.order == 1:
+            return self._first_order.alpha_gradient(state, train, val)
+        return alpha_gradient(state, train, val, self._second_order, looks_ahead=True)
 
     def step(self, state: SearchState, train: Batch, val: Batch) -> StepReport:
+        if self.order == 1:
+            return self._first_order.step(state, train, val)
         if self.update == "simultaneous":
-            return at_once(state, train, val, self._hypergradient)
-        return alternate(state, train, self.alpha_gradient(state, train, val))
+            return simultaneous_step(state, train, val, self._second_order)
+        return alternating_step(state, train, self.alpha_gradient(state, train, val))
 
     @property
     def weight_steps(self) -> bool:
         return self.update == "alternating"
 
     @property
-    def _hypergradient(self) -> HypergradientFunction:
-        if self.order == 1:
-            return first_order
+    def _first_order(self) -> FirstOrder:
+        return FirstOrder(lr=self.lr)
+
+    @property
+    def _second_order(self) -> HypergradientFunction:
         if self.mixed == "exact":
             return second_order
         return partial(finite_difference, step=self.difference_step)
 
 
 def _warn_of_kinks(supernet: Supernet) -> None:
-    """Once a search: of the first kink that the difference would step across."""
+    """Warn of the first candidate with a kink."""
     for site, mixture in supernet.mixtures().items():
         for candidate in mixture.bank.candidates():
             if candidate.kinks:
@@ -99,3 +104,6 @@ def _warn_of_kinks(supernet: Supernet) -> None:
                     stacklevel=3,
                 )
                 return
+
+
+STRATEGIES.register("darts", DARTS)

@@ -1,4 +1,4 @@
-"""Exponentiated gradient: the optimiser of parameters whose rows are points of a simplex. Knows no supernet."""
+"""Exponentiated gradient: an optimiser of parameters with rows on the simplex. Must not know supernets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nasact.options import require_positive
 
 class ExponentiatedGradient(torch.optim.Optimizer):
     """p <- p exp(-lr g) / sum_j p_j exp(-lr g_j), along the last dimension (Kivinen and Warmuth 1997; Li et al. 2021,
-    arXiv:2004.07802): mirror descent whose mirror is the entropy.
+    arXiv:2004.07802): mirror descent with the entropy as its mirror map.
 
-    Every row stays on the simplex. A weight that is zero stays zero; no other ever becomes it: it is held at the
-    smallest normal number of its dtype (1e-38 in float32), from where it can come back. The step is a function of p and
-    g only: it keeps no memory, and a number added to a whole row of g changes nothing.
+    Every row stays on the simplex. A weight of zero stays zero; no other weight becomes zero: its lower bound is the
+    smallest normal number of its dtype (1e-38 in float32), from which it can grow again. The step is a function of only
+    p and g: the optimiser has no memory, and adding a constant to a row of g changes nothing.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float = 0.1) -> None:
@@ -27,7 +27,7 @@ class ExponentiatedGradient(torch.optim.Optimizer):
         for index, p in enumerate(p for group in self.param_groups for p in group["params"]):
             total = p.detach().sum(-1)
             if bool((p.detach() < 0).any()) or not torch.allclose(total, torch.ones_like(total), atol=1e-3):
-                raise StudyError(f"parameter {index}: exponentiated gradient needs rows that are points of a simplex")
+                raise StudyError(f"parameter {index}: exponentiated gradient needs rows on the simplex")
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -49,9 +49,9 @@ class ExponentiatedGradient(torch.optim.Optimizer):
 
 
 def exponentiated(p: Tensor, g: Tensor, lr: float) -> Tensor:
-    """One step from p (..., K) on the simplex along the gradient g, like p; computed in the logarithm, in p's dtype."""
-    held = p > 0
-    # Counted from the smallest gradient that has a say, so that one factor of the row is 1: no step is too long.
-    lowest = g.masked_fill(~held, torch.inf).amin(-1, keepdim=True)
-    moved = torch.where(held, p.log() - lr * (g - lowest), -torch.inf).softmax(-1)
-    return torch.where(held, moved.clamp_min(torch.finfo(p.dtype).tiny), 0)
+    """Return p (..., K) after one step with gradient g (..., K); computed with logarithms, in the dtype of p."""
+    positive = p > 0
+    # relative to the smallest gradient of a positive weight: one factor of the row is 1, so no step underflows to 0
+    lowest = g.masked_fill(~positive, torch.inf).amin(-1, keepdim=True)
+    moved = torch.where(positive, p.log() - lr * (g - lowest), -torch.inf).softmax(-1)
+    return torch.where(positive, moved.clamp_min(torch.finfo(p.dtype).tiny), 0)

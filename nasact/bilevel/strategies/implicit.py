@@ -1,4 +1,4 @@
-"""`implicit`: alpha's gradient as if the weights had been trained to their end, by the implicit function theorem."""
+"""`implicit`: the gradient of alpha as if the weights were fully trained, by the implicit function theorem."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from nasact.bilevel.hypergradients import (
-    Hypergradient,
-    HypergradientFunction,
+from nasact.bilevel.hypergradients.base import Hypergradient, HypergradientFunction
+from nasact.bilevel.hypergradients.implicit import (
     ImplicitHypergradient,
+    Solve,
     implicit_conjugate_gradient,
     implicit_neumann,
+    require_options,
 )
-from nasact.bilevel.hypergradients.implicit import require_options
 from nasact.bilevel.problem import Batch, Loss
-from nasact.bilevel.strategies.alternating import alpha_gradient, alternate
-from nasact.bilevel.strategies.state import SearchState, StepReport, start
+from nasact.bilevel.strategies.base import STRATEGIES, StepReport
+from nasact.bilevel.strategies.state import SearchState, darts_adam, initial_state
+from nasact.bilevel.strategies.steps import alpha_gradient, alternating_step
 from nasact.options import require_choice, require_positive
 
 if TYPE_CHECKING:
@@ -30,24 +31,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ImplicitState(SearchState):
-    """A search that remembers whether it has told that the inverse cannot be trusted: once is enough."""
+    """A search state that also holds whether the warning of an untrusted inverse was logged."""
 
-    told: bool = False
+    warned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Implicit:
     """grad_alpha Lval - (d2 Ltr / d alpha dw) H^-1 grad_w Lval (Lorraine et al. 2020, arXiv:1911.02590, Alg. 2 and 3).
 
-    H = d2 Ltr / dw2 + `damping` I on the training batch; any weight optimiser serves, and its weight decay counts only
-    as `damping`. `method` inverts by `iterations` Hessian-vector products: `neumann` as a series with `neumann_step`
-    (below 2 / the largest eigenvalue of H: the weights' learning rate is a fair choice), `conjugate_gradient` down to
-    `tolerance`. That one ends at negative curvature, with what it has: without damping a network often leaves it only
-    the first-order part. A search logs one warning where that happens, or where the series grows.
+    H = d2 Ltr / dw2 + `damping` I on the training batch. Every weight optimiser is supported; its weight decay is not
+    part of Ltr and must be given as `damping`. `method` computes the product with the inverse in `iterations`
+    Hessian-vector products: `neumann` by a series with `neumann_step` (must be below 2 / the largest eigenvalue of H;
+    the learning rate of the weights is a good choice), `conjugate_gradient` down to `tolerance`. Conjugate gradient
+    stops at negative curvature: without damping a network often gets only the first-order part. A search logs one
+    warning if that happens or if the series grows.
     """
 
     source: ClassVar[str] = "Lorraine et al. 2020, arXiv:1911.02590"
-    guarantee: ClassVar[str] = "exact where the weights are trained to their end and the inverse has converged"
+    guarantee: ClassVar[str] = "exact if the weights are fully trained and the inverse has converged"
     cost: ClassVar[str] = "about 7 times joint, and 2 more for each of `iterations`"
     normalisers: ClassVar[tuple[str, ...]] = ()
 
@@ -65,17 +67,17 @@ class Implicit:
         require_positive("lr", self.lr)
 
     def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> ImplicitState:
-        state = start(supernet, weight_optimiser, loss, alpha_lr=self.lr)
+        state = initial_state(supernet, weight_optimiser, loss, alpha_optimiser=partial(darts_adam, lr=self.lr))
         return ImplicitState(**vars(state))
 
     def alpha_gradient(self, state: SearchState, train: Batch, val: Batch) -> Hypergradient:
         found = alpha_gradient(state, train, val, self._hypergradient, looks_ahead=False)
         if isinstance(found, ImplicitHypergradient) and isinstance(state, ImplicitState):
-            self._tell(state, found)
+            self._warn_if_untrusted(state, found.solve)
         return found
 
     def step(self, state: SearchState, train: Batch, val: Batch) -> StepReport:
-        return alternate(state, train, self.alpha_gradient(state, train, val))
+        return alternating_step(state, train, self.alpha_gradient(state, train, val))
 
     @property
     def _hypergradient(self) -> HypergradientFunction:
@@ -85,13 +87,15 @@ class Implicit:
             implicit_conjugate_gradient, iterations=self.iterations, tolerance=self.tolerance, damping=self.damping
         )
 
-    def _tell(self, state: ImplicitState, found: ImplicitHypergradient) -> None:
-        solve = found.solve
-        if state.told or solve.trusted:
+    def _warn_if_untrusted(self, state: ImplicitState, solve: Solve) -> None:
+        if state.warned or solve.trusted:
             return
-        state.told = True
+        state.warned = True
         if solve.negative_curvature:
-            reason = f"it ends at negative curvature after {solve.iterations} iterations; use a larger damping"
+            reason = f"it stops at negative curvature after {solve.iterations} iterations; use a larger damping"
         else:
             reason = f"the series grows, to {solve.residual:.3g} times its start; use a smaller neumann_step or damping"
         logger.warning("strategy 'implicit', step %d: the inverse cannot be trusted: %s", state.step + 1, reason)
+
+
+STRATEGIES.register("implicit", Implicit)

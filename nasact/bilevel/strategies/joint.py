@@ -1,25 +1,20 @@
-"""`joint`: w and alpha on the same training loss, in one pass."""
+"""`joint`: `w` and alpha minimise the same training loss, in one pass."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from nasact.bilevel.hypergradients import Hypergradient, first_order
+from nasact.bilevel.hypergradients.base import Hypergradient
+from nasact.bilevel.hypergradients.first_order import first_order
 from nasact.bilevel.problem import Batch, Loss, gradients, trainable_weights
-from nasact.bilevel.strategies.alternating import alpha_gradient
-from nasact.bilevel.strategies.state import (
-    SearchState,
-    StepReport,
-    forward,
-    move_alpha,
-    move_weights,
-    require_finite,
-    start,
-    train_mode,
-)
+from nasact.bilevel.strategies.base import STRATEGIES, StepReport
+from nasact.bilevel.strategies.state import SearchState, darts_adam, initial_state
+from nasact.bilevel.strategies.steps import alpha_gradient
+from nasact.bilevel.strategies.updates import forward, move_alpha, move_weights, require_finite, train_mode
 from nasact.options import require_positive
 
 if TYPE_CHECKING:
@@ -28,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Joint:
-    """One level: both groups go down the training loss, alpha with a learning rate of its own and no weight decay."""
+    """Single-level search: both groups minimise the training loss; alpha has its own lr and no weight decay."""
 
     source: ClassVar[str] = "single-level relaxation; the baseline of arXiv:1806.09055, section 4.4"
-    guarantee: ClassVar[str] = "the plain gradient of the training loss; never looks at validation data"
-    cost: ClassVar[str] = "1 forward and backward pass a step: the unit of the others' costs"
+    guarantee: ClassVar[str] = "the plain gradient of the training loss; uses no validation data"
+    cost: ClassVar[str] = "1 forward and backward pass per step: the unit of the costs of the others"
     normalisers: ClassVar[tuple[str, ...]] = ()
     temperature: ClassVar[tuple[float, float, str]] = (1.0, 0.05, "exponential")
     weight_steps: ClassVar[bool] = False
@@ -43,10 +38,10 @@ class Joint:
         require_positive("lr", self.lr)
 
     def init(self, supernet: Supernet, weight_optimiser: torch.optim.Optimizer, loss: Loss) -> SearchState:
-        return start(supernet, weight_optimiser, loss, alpha_lr=self.lr)
+        return initial_state(supernet, weight_optimiser, loss, alpha_optimiser=partial(darts_adam, lr=self.lr))
 
     def alpha_gradient(self, state: SearchState, train: Batch, val: Batch) -> Hypergradient:
-        """The gradient on the training batch, in the place where other strategies have that on `val`."""
+        """Return the gradient on the training batch; other strategies return that on `val`."""
         return alpha_gradient(state, train, train, first_order, looks_ahead=False)
 
     def step(self, state: SearchState, train: Batch, val: Batch) -> StepReport:
@@ -59,3 +54,6 @@ class Joint:
         move_weights(state, found[: len(weights)])
         state.step += 1
         return StepReport(train_loss=loss.item(), val_loss=None)
+
+
+STRATEGIES.register("joint", Joint)

@@ -1,4 +1,4 @@
-"""A weight step at perturbed mixture weights: every mixture is given them as they are, and put back bit for bit."""
+"""A weight step at perturbed mixture weights, which are set in every mixture and restored bit for bit."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ import torch
 from torch import Tensor
 
 from nasact.bilevel.problem import Batch, SupernetProblem, gradients, leaves, materialise
-from nasact.bilevel.regularisers import perturbations
+from nasact.bilevel.regularisers.penalised_loss import perturbations
 from nasact.bilevel.strategies.state import SearchState
 from nasact.mixture import Mixture
 
-AS_GIVEN = "free"
-"""The normaliser whose mixture weights are its alphas."""
+IDENTITY_NORMALISER = "free"
+"""The normaliser with mixture weights equal to the alphas."""
 
 
 @contextmanager
-def perturbed(state: SearchState, train: Batch) -> Iterator[None]:
-    """Inside, each mixture's weights are what the state's perturbations make of them.
+def perturbed_mixture_weights(state: SearchState, train: Batch) -> Iterator[None]:
+    """Inside the block, each mixture has the weights that the state's perturbations return.
 
-    The gradient must be taken inside too: autograd notices that alpha has other numbers afterwards.
+    Compute the gradient inside the block too: afterwards alpha has other values, and autograd would raise.
     """
-    wanted = perturbations(state.regularisers)
-    if not wanted:
+    active = perturbations(state.regularisers)
+    if not active:
         yield
         return
     mixtures = state.supernet.mixtures()
-    kept = {site: (mixture.normaliser_name, mixture.alpha.detach().clone()) for site, mixture in mixtures.items()}
-    p = {site: _alive(mixture, mixture.weights()) for site, mixture in mixtures.items()}
+    saved = {site: (mixture.normaliser_name, mixture.alpha.detach().clone()) for site, mixture in mixtures.items()}
+    p = {site: _of_remaining(mixture, mixture.weights()) for site, mixture in mixtures.items()}
     try:
         for mixture in mixtures.values():
-            mixture.normaliser_name = AS_GIVEN
-        for perturbation in wanted:
-            p = perturbation.perturb(p, _Slope(state, mixtures, train), state.progress)
+            mixture.normaliser_name = IDENTITY_NORMALISER
+        for perturbation in active:
+            p = perturbation.perturb(p, _MixtureGradient(state, mixtures, train), state.progress)
         with torch.no_grad():
             for site, mixture in mixtures.items():
-                mixture.alpha.copy_(_whole(mixture, p[site]))
+                mixture.alpha.copy_(_of_all(mixture, p[site]))
         yield
     finally:
         with torch.no_grad():
-            for site, (name, alpha) in kept.items():
+            for site, (name, alpha) in saved.items():
                 mixtures[site].normaliser_name = name
                 mixtures[site].alpha.copy_(alpha)
 
 
-class _Slope:
-    """d training loss / d p on the step's own batch; asked several times, it draws the same dropout masks."""
+class _MixtureGradient:
+    """d training loss / d p on the batch of the step; repeated calls draw the same dropout masks."""
 
     def __init__(self, state: SearchState, mixtures: Mapping[str, Mixture], train: Batch) -> None:
         self.sites = {id(mixture.alpha): site for site, mixture in mixtures.items()}
@@ -55,21 +55,21 @@ class _Slope:
         self.problem: SupernetProblem | None = None
 
     def __call__(self, p: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self.problem is None:  # the seeds are drawn where they are needed only
+        if self.problem is None:  # draw seeds only if a gradient is needed
             self.problem = SupernetProblem.draw(self.state.supernet, self.state.loss, self.train, self.train)
         sites = [self.sites[id(alpha)] for alpha in self.state.supernet.arch_parameters()]
-        given = leaves([_whole(self.mixtures[site], p[site]) for site in sites])
-        slopes = materialise(gradients(self.problem.val_loss(self.problem.w, given), given), given)
-        return {site: _alive(self.mixtures[site], slope) for site, slope in zip(sites, slopes, strict=True)}
+        weights = leaves([_of_all(self.mixtures[site], p[site]) for site in sites])
+        slopes = materialise(gradients(self.problem.val_loss(self.problem.w, weights), weights), weights)
+        return {site: _of_remaining(self.mixtures[site], slope) for site, slope in zip(sites, slopes, strict=True)}
 
 
-def _alive(mixture: Mixture, values: Tensor) -> Tensor:
-    """Without the candidates that were dropped."""
+def _of_remaining(mixture: Mixture, values: Tensor) -> Tensor:
+    """Return `values` (..., K) without the dropped candidates."""
     return values if mixture.alive_at is None else values.index_select(-1, mixture.alive_at)
 
 
-def _whole(mixture: Mixture, values: Tensor) -> Tensor:
-    """With zeros for them."""
+def _of_all(mixture: Mixture, values: Tensor) -> Tensor:
+    """Return `values` of the remaining candidates with zeros for the dropped ones, (..., K)."""
     if mixture.alive_at is None:
         return values
     return torch.zeros_like(mixture.alpha).index_copy(-1, mixture.alive_at, values)

@@ -1,4 +1,4 @@
-"""The steps of strategies that give alpha a hypergradient and `w` a gradient: in turn, or both at once."""
+"""The steps that strategies share: alternating, simultaneous, or of only the weights; and alpha's hypergradient."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from torch import Tensor
 
 from nasact.bilevel.differentiable_optimiser import InnerStep, inner_step
 from nasact.bilevel.double_backward import explain_missing_second_derivative
-from nasact.bilevel.hypergradients import Hypergradient, HypergradientFunction
+from nasact.bilevel.hypergradients.base import Hypergradient, HypergradientFunction
 from nasact.bilevel.problem import Batch, Buffers, Problem, SupernetProblem, Tensors, gradients, trainable_weights
-from nasact.bilevel.strategies.perturbed_step import perturbed
-from nasact.bilevel.strategies.state import (
-    SearchState,
-    StepReport,
-    forward,
-    move_alpha,
-    move_weights,
-    require_finite,
-    train_mode,
-)
+from nasact.bilevel.strategies.base import StepReport
+from nasact.bilevel.strategies.perturbed_step import perturbed_mixture_weights
+from nasact.bilevel.strategies.state import SearchState
+from nasact.bilevel.strategies.updates import forward, move_alpha, move_weights, require_finite, train_mode
 
 
 def alpha_gradient(
     state: SearchState, train: Batch, val: Batch, hypergradient: HypergradientFunction, *, looks_ahead: bool
 ) -> Hypergradient:
-    """`hypergradient` of the supernet on these batches; parameters, buffers and optimisers stay as they are.
+    """Return `hypergradient` of the supernet on these batches; parameters, buffers and optimisers do not change.
 
-    Both losses run in train mode (batch statistics, dropout), as DARTS was published.
+    `looks_ahead`: whether the function needs the weight optimiser's inner step. Both losses run in train mode (batch
+    statistics, dropout), as in the published DARTS.
     """
     train_mode(state.supernet)
     problem = problem_of(state, train, val)
@@ -35,7 +30,7 @@ def alpha_gradient(
 
 
 def problem_of(state: SearchState, train: Batch, val: Batch) -> SupernetProblem:
-    """The search's two losses on these batches, its regularisers among them."""
+    """Return the two losses of the search on these batches, with its regularisers."""
     return SupernetProblem.draw(state.supernet, state.loss, train, val, state.regularisers, state.progress)
 
 
@@ -52,8 +47,8 @@ def _hypergradient(
         return hypergradient(problem, supernet.w, supernet.alpha, inner)
 
 
-def alternate(state: SearchState, train: Batch, hypergradient: Hypergradient) -> StepReport:
-    """Alpha along its hypergradient, then `w` along its gradient on the training batch, with the new alpha."""
+def alternating_step(state: SearchState, train: Batch, hypergradient: Hypergradient) -> StepReport:
+    """Update alpha with its hypergradient, then `w` with its gradient on the training batch at the new alpha."""
     require_finite(hypergradient.train_loss, "training", state)
     require_finite(hypergradient.val_loss, "validation", state)
     move_alpha(state, hypergradient.alpha)
@@ -62,8 +57,8 @@ def alternate(state: SearchState, train: Batch, hypergradient: Hypergradient) ->
 
 
 @dataclass
-class _Observed:
-    """A problem whose first training pass leaves what it did to the buffers."""
+class _RecordingProblem:
+    """A problem that records the buffers after its first training pass."""
 
     problem: SupernetProblem
     buffers: Buffers | None = None
@@ -78,35 +73,42 @@ class _Observed:
         return self.problem.val_loss(w, alpha)
 
 
-def at_once(state: SearchState, train: Batch, val: Batch, hypergradient: HypergradientFunction) -> StepReport:
-    """Alpha along its hypergradient and `w` along the gradient that it was looked ahead with, at the old alpha.
+def simultaneous_step(state: SearchState, train: Batch, val: Batch, hypergradient: HypergradientFunction) -> StepReport:
+    """Update alpha with its hypergradient and `w` with the gradient of the look-ahead, which is at the old alpha.
 
-    One pass over the training batch serves both: its masks, its batch statistics, its loss.
+    One pass over the training batch is used for both: its dropout masks, its batch statistics, its loss.
     """
     train_mode(state.supernet)
     problem = problem_of(state, train, val)
-    observed = _Observed(problem)
-    found = _hypergradient(state, problem, observed, hypergradient, looks_ahead=True)
+    recording = _RecordingProblem(problem)
+    found = _hypergradient(state, problem, recording, hypergradient, looks_ahead=True)
     assert found.train_loss is not None
     assert found.weights is not None
-    assert observed.buffers is not None
+    assert recording.buffers is not None
     require_finite(found.train_loss, "training", state)
     require_finite(found.val_loss, "validation", state)
     move_alpha(state, found.alpha)
     move_weights(state, found.weights)
-    for buffer, after in observed.buffers:
-        buffer.copy_(after)
+    for buffer, value_after_pass in recording.buffers:
+        buffer.copy_(value_after_pass)
     state.step += 1
     return StepReport(train_loss=found.train_loss.item(), val_loss=found.val_loss.item())
 
 
 def weight_step(state: SearchState, train: Batch) -> StepReport:
-    """`w` along its gradient on the training batch; alpha rests. A whole step of any strategy's warm-up."""
+    """Update `w` with its gradient on the training batch; alpha is not updated. The whole step during a warm-up."""
     train_mode(state.supernet)
-    with perturbed(state, train):
+    with perturbed_mixture_weights(state, train):
         loss = forward(state, train)
         require_finite(loss, "training", state)
         found = gradients(loss, trainable_weights(state.supernet))
     move_weights(state, found)
     state.step += 1
     return StepReport(train_loss=loss.item(), val_loss=None)
+
+
+def weights_only_step(state: SearchState, train: Batch) -> StepReport:
+    """Take a `weight_step`, then project betas, which are weights, to their bounds."""
+    report = weight_step(state, train)
+    state.supernet.project_()
+    return report

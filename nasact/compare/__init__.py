@@ -1,13 +1,13 @@
-"""Comparison after the outer loop: the derived network against honest baselines, at equal budget, over several seeds.
+"""Comparison after the outer loop: the derived network against strong baselines, at equal budget, over several seeds.
 
-The only room that opens the test set. Each network is trained on train + validation and measured once; the numbers are
-kept as one small file each, so that a comparison that was interrupted continues. Judging them is `report`'s business.
+The only room that opens the test set. Each network is trained on train + validation data and measured once; each
+measurement is stored in a small file, so that an interrupted comparison continues. The statistics are in `report`.
 """
 
 from nasact.compare.comparison import Comparison, Variant, compare
 from nasact.compare.seed_run import SeedRun
 from nasact.compare.variants import (
-    VariantPlan,
+    VariantSpec,
     baseline_variants,
     network_identity,
     single_genotypes,
@@ -18,7 +18,7 @@ __all__ = [
     "Comparison",
     "SeedRun",
     "Variant",
-    "VariantPlan",
+    "VariantSpec",
     "baseline_variants",
     "compare",
     "network_identity",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nasact.compare.run_cache import Progress, RunCache
-from nasact.compare.seed_run import Job, SeedRun
-from nasact.compare.variants import VariantPlan, baseline_variants, single_genotypes
+from nasact.compare.seed_run import SeedRun, TrainingJob
+from nasact.compare.variants import VariantSpec, baseline_variants, single_genotypes
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype
 from nasact.tasks import Data
@@ -18,10 +18,11 @@ from nasact.tasks import Data
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One row of the comparison: the same seeds, in the same order, as every other row.
+    """One row of the comparison, with the same seeds in the same order as every other row.
 
-    `genotypes` has one genotype a seed (they differ for `random_mixture` only); `genotype` is the first of them. A run
-    that diverged answers nothing and counts as accuracy 0; `diverged` lists the places of such runs.
+    `genotypes`: one per seed (they differ for `random_mixture` only); `genotype` is the first of them. A run that
+    diverged counts as accuracy 0; `diverged` lists the indices of these runs. `val_accuracy`: of `best_single`, by
+    which it was chosen; None for other variants. `seconds`: of all runs together.
     """
 
     name: str
@@ -36,8 +37,8 @@ class Variant:
 
     def to_dict(self) -> dict[str, Any]:
         plain = {name: value for name, value in vars(self).items() if not name.startswith("genotype")}
-        # one genotype for all seeds is written once
-        genotypes = self.genotypes if any(gene != self.genotype for gene in self.genotypes) else [self.genotype]
+        # a genotype that all seeds share is written once
+        genotypes = self.genotypes if any(each != self.genotype for each in self.genotypes) else [self.genotype]
         return {**plain, "genotypes": [genotype.to_dict() for genotype in genotypes]}
 
     @classmethod
@@ -52,9 +53,9 @@ class Variant:
 class Comparison:
     """Test accuracies (fractions) of every variant over the same seeds.
 
-    `candidates` holds the validation accuracy of each single candidate, from which `best_single` was chosen (None: it
-    diverged; `best_single` is empty where it was not asked for). `model_path` is the file with the weights of the
-    derived network of the first seed.
+    `candidates`: validation accuracy of each single candidate (None: it diverged), by which `best_single` was chosen;
+    `best_single` is empty if the study does not list this baseline. `model_path`: file with the weights of the derived
+    network of the first seed; None if nothing is stored or this network diverged.
     """
 
     variants: dict[str, Variant]
@@ -81,25 +82,28 @@ def compare(
     progress: Progress | None = None,
     workers: int = 1,
 ) -> Comparison:
-    """Retrain the derived network and each baseline on train + validation for every seed; test accuracy of each.
+    """Retrain the derived network and each baseline on train + validation data for every seed; test accuracy of each.
 
-    With `workers` above 1 networks are trained in as many processes, for the same numbers.
+    `directory`: measurements and weights are stored there and read again (None: not stored). `progress(done, total,
+    label)` is called after each network. `workers`: processes that train networks; the numbers do not depend on it.
     """
     seeds = list(range(spec.compare.seeds))
     singles = single_genotypes(spec, data) if "best_single" in spec.compare.baselines else {}
-    plans = baseline_variants(spec, data, genotype)
-    total = len(singles) + len(seeds) * (len(plans) + bool(singles))
-    with contextlib.closing(RunCache(spec, data, directory, progress or _silent, total, workers)) as cache:
-        choice = cache.measure([Job(single, 0, "select", f"choosing {name}") for name, single in singles.items()])
+    variants = baseline_variants(spec, data, genotype)
+    total = len(singles) + len(seeds) * (len(variants) + bool(singles))
+    with contextlib.closing(RunCache(spec, data, directory, progress or _no_progress, total, workers)) as cache:
+        choice = cache.measure(
+            [TrainingJob(single, 0, "select", f"choosing {name}") for name, single in singles.items()]
+        )
         scores = {name: run.accuracy for name, run in zip(singles, choice, strict=True) if run.diverged is None}
         best_single = max(scores, key=scores.__getitem__) if scores else ""
         if best_single:
             label = f"best single candidate: {best_single}"
-            plans["best_single"] = VariantPlan("best_single", label, (singles[best_single],) * len(seeds))
-        order = ["derived", *(name for name in dict.fromkeys(spec.compare.baselines) if name in plans)]
-        measured = cache.measure_variants(plans[name] for name in order)
+            variants["best_single"] = VariantSpec("best_single", label, (singles[best_single],) * len(seeds))
+        order = ["derived", *(name for name in dict.fromkeys(spec.compare.baselines) if name in variants)]
+        measured = cache.measure_variants(variants[name] for name in order)
         return Comparison(
-            variants={name: _variant(plans[name], measured[name], scores.get(best_single)) for name in order},
+            variants={name: _variant(variants[name], measured[name], scores.get(best_single)) for name in order},
             best_single=best_single,
             candidates={name: scores.get(name) for name in singles},
             seeds=seeds,
@@ -107,19 +111,19 @@ def compare(
         )
 
 
-def _variant(plan: VariantPlan, runs: list[SeedRun], best_single_accuracy: float | None) -> Variant:
+def _variant(variant: VariantSpec, runs: list[SeedRun], best_single_accuracy: float | None) -> Variant:
     return Variant(
-        name=plan.name,
-        label=plan.label,
-        genotype=plan.genotypes[0],
-        genotypes=list(plan.genotypes),
+        name=variant.name,
+        label=variant.label,
+        genotype=variant.genotypes[0],
+        genotypes=list(variant.genotypes),
         test_accuracies=[run.accuracy for run in runs],
-        val_accuracy=best_single_accuracy if plan.name == "best_single" else None,
+        val_accuracy=best_single_accuracy if variant.name == "best_single" else None,
         diverged=[seed for seed, run in enumerate(runs) if run.diverged is not None],
         parameters=runs[0].parameters,
         seconds=sum(run.seconds for run in runs),
     )
 
 
-def _silent(done: int, total: int, label: str) -> None:
-    """No progress is shown."""
+def _no_progress(done: int, total: int, label: str) -> None:
+    """Show nothing."""

@@ -1,4 +1,4 @@
-"""Trained networks, optuna_study: in memory, and in one small file each where there is a directory."""
+"""Trained networks of a comparison, stored in memory and, if there is a directory, in one small file each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from nasact.compare.seed_run import Job, Purpose, SeedRun, splits, train_seed_run
-from nasact.compare.variants import VariantPlan, network_identity
-from nasact.compare.worker_pool import Workers
+from nasact.compare.seed_run import Purpose, SeedRun, TrainingJob, splits, train_seed_run
+from nasact.compare.variants import VariantSpec, network_identity
+from nasact.compare.worker_pool import WorkerPool
 from nasact.files import write_atomically, write_json
 from nasact.study import TrialSpec
 from nasact.study_model import build_study_model
@@ -22,18 +22,19 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 Progress = Callable[[int, int, str], None]
+"""Called as progress(done, total, label) after each network."""
 
 
 class RunCache:
-    """Trains, measures and remembers. A network that two variants share is trained once."""
+    """Trains and measures networks. A network that is stored, or that two variants share, is not trained again."""
 
     def __init__(
         self, spec: TrialSpec, data: Data, directory: Path | None, progress: Progress, total: int, workers: int
     ) -> None:
         self.spec, self.data, self.directory = spec, data, directory
-        self._workers = Workers(spec, data, workers)
+        self._workers = WorkerPool(spec, data, workers)
         self._progress, self._total = progress, total
-        self._known: dict[str, SeedRun] = {}
+        self._runs: dict[str, SeedRun] = {}
         self._splits: dict[Purpose, tuple[Split, Split]] = {}
         report = find_sites(build_study_model(spec, data), partial=True)
         self._original_functions = {site.name: site.function for site in report.sites}
@@ -42,18 +43,18 @@ class RunCache:
         self._base = json.dumps(
             [SCHEMA, budget, data_fingerprint(data.train), data_fingerprint(data.val)], sort_keys=True
         )
-        self._done: set[tuple[str, int, Purpose]] = set()
+        self._reported: set[tuple[str, int, Purpose]] = set()
 
-    def measure(self, jobs: Sequence[Job]) -> list[SeedRun]:
-        """The runs of the jobs, trained only where nobody has yet, side by side where there are workers."""
-        missing: dict[str, Job] = {}
+    def measure(self, jobs: Sequence[TrainingJob]) -> list[SeedRun]:
+        """The runs of the jobs, in their order. Networks that are not stored yet are trained, maybe in parallel."""
+        missing: dict[str, TrainingJob] = {}
         for job in jobs:
             key = self.key(job)
-            run = self._known.get(key) or self._load(key)
-            if run is not None and not (job.keep and run.diverged is None and not self._weights_kept(run)):
-                self._known[key] = run
-                self._finished(job)
-            elif key not in missing or job.keep:
+            run = self._runs.get(key) or self._load(key)
+            if run is not None and not (job.keep_weights and run.diverged is None and not self._weights_stored(run)):
+                self._runs[key] = run
+                self._report(job)
+            elif key not in missing or job.keep_weights:
                 missing[key] = job
         for job, run, weights in self._train(list(missing.values())):
             key = self.key(job)
@@ -61,45 +62,53 @@ class RunCache:
                 run = replace(run, weights_sha256=self._save_weights(weights))
             if self.directory is not None:
                 write_json(self._path(key), {"schema": SCHEMA, "key": key, "cell": asdict(run)})
-            self._known[key] = run
-            self._finished(job)
-        for job in jobs:  # those whose network another job trained
-            self._finished(job)
-        return [self._known[self.key(job)] for job in jobs]
+            self._runs[key] = run
+            self._report(job)
+        for job in jobs:  # also those whose network another job trained
+            self._report(job)
+        return [self._runs[self.key(job)] for job in jobs]
 
-    def measure_variants(self, plans: Iterable[VariantPlan]) -> dict[str, list[SeedRun]]:
-        """The runs of every plan, one a seed, measured on the test set."""
+    def measure_variants(self, variants: Iterable[VariantSpec]) -> dict[str, list[SeedRun]]:
+        """By variant: its runs on the test set, one per seed. Weights are stored of the derived network of seed 0."""
         jobs = {
-            plan.name: [
-                Job(genotype, seed, "test", f"{plan.name}, seed {seed}", keep=plan.name == "derived" and seed == 0)
-                for seed, genotype in enumerate(plan.genotypes)
+            variant.name: [
+                TrainingJob(
+                    genotype,
+                    seed,
+                    "test",
+                    f"{variant.name}, seed {seed}",
+                    keep_weights=variant.name == "derived" and seed == 0,
+                )
+                for seed, genotype in enumerate(variant.genotypes)
             ]
-            for plan in plans
+            for variant in variants
         }
         runs = iter(self.measure([job for row in jobs.values() for job in row]))
         return {name: [next(runs) for _ in row] for name, row in jobs.items()}
 
-    def key(self, job: Job) -> str:
+    def key(self, job: TrainingJob) -> str:
+        """A digest of everything that the job's run is a function of."""
         text = json.dumps([self._base, network_identity(job.genotype, self._original_functions), job.seed, job.purpose])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def model_path(self, genotype: Genotype) -> str | None:
-        """The file with the weights of the derived network of the first seed; None where there is none."""
-        run = self._known[self.key(Job(genotype, 0, "test", ""))]
-        kept = self._weights_path is not None and run.diverged is None and self._weights_kept(run)
-        return str(self._weights_path) if kept else None
+        """The file with the weights of the derived network of seed 0; None without a directory, or if it diverged."""
+        run = self._runs[self.key(TrainingJob(genotype, 0, "test", ""))]
+        stored = self._weights_path is not None and run.diverged is None and self._weights_stored(run)
+        return str(self._weights_path) if stored else None
 
-    def _finished(self, job: Job) -> None:
+    def _report(self, job: TrainingJob) -> None:
+        """Call `progress` once per job."""
         place = (job.label, job.seed, job.purpose)
-        if place not in self._done:
-            self._done.add(place)
-            self._progress(len(self._done), self._total, job.label)
+        if place not in self._reported:
+            self._reported.add(place)
+            self._progress(len(self._reported), self._total, job.label)
 
-    def _train(self, jobs: list[Job]) -> Iterator[tuple[Job, SeedRun, bytes | None]]:
+    def _train(self, jobs: list[TrainingJob]) -> Iterator[tuple[TrainingJob, SeedRun, bytes | None]]:
         seconds = 0.0
         for index, job in enumerate(jobs):
-            # the first network, trained here, tells what the others would take
-            if self._workers.worth_it(len(jobs) - index, seconds):
+            # the first network is trained in this process, to measure how long the others take
+            if self._workers.are_faster(len(jobs) - index, seconds):
                 yield from self._workers.train(jobs[index:])
                 return
             if job.purpose not in self._splits:
@@ -121,7 +130,7 @@ class RunCache:
             document = json.loads(self._path(key).read_text())
             return SeedRun(**document["cell"]) if document["schema"] == SCHEMA and document["key"] == key else None
         except (OSError, ValueError, KeyError, TypeError):
-            logger.warning("%s: cannot be read: training this network again", self._path(key))
+            logger.warning("%s: cannot be read; training this network again", self._path(key))
             return None
 
     @property
@@ -134,8 +143,8 @@ class RunCache:
         write_atomically(self._weights_path, weights)
         return hashlib.sha256(weights).hexdigest()
 
-    def _weights_kept(self, run: SeedRun) -> bool:
-        """Whether the weights on the disk are those of this run (always, where nothing is to be kept on a disk)."""
+    def _weights_stored(self, run: SeedRun) -> bool:
+        """Whether the weights on the disk are those of this run; True if there is no directory to store them in."""
         path = self._weights_path
         if path is None:
             return True

@@ -1,4 +1,4 @@
-"""One trained network of a comparison: the unit of work that `run_cache` keeps and that worker processes share."""
+"""One trained network of a comparison: the unit of work that worker processes share and `run_cache` stores."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from nasact.training.metrics import evaluate
 from nasact.trial import begin_retrain, retrain_epochs
 
 Purpose = Literal["test", "select"]
+"""`test`: train on train + validation data, measure on the test set. `select`: train on training data, measure on
+validation data, to choose among the candidates."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedRun:
-    """What one trained network measured."""
+    """The measurements of one trained network. `diverged`: why training diverged (then `accuracy` is 0), or None."""
 
     accuracy: float
     diverged: str | None
@@ -29,33 +31,31 @@ class SeedRun:
     parameters: int
     seconds: float
     weights_sha256: str | None = None
+    """Digest of the stored weights; None if they were not stored."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One network to train: on train + validation data for the test set, on training data to choose among candidates.
-
-    `keep` asks for its weights.
-    """
+class TrainingJob:
+    """One network to train. `label` is shown as progress; with `keep_weights` the trained weights are returned too."""
 
     genotype: Genotype
     seed: int
     purpose: Purpose
     label: str
-    keep: bool = False
+    keep_weights: bool = False
 
 
 def splits(data: Data, purpose: Purpose) -> tuple[Split, Split]:
-    """What to train on and what to measure on; choosing among candidates never sees the test data."""
+    """The data to train on and the data to measure on."""
     return (data.train_and_val(), data.test.open()) if purpose == "test" else (data.train, data.val)
 
 
 def train_seed_run(
-    spec: TrialSpec, data: Data, job: Job, train: Split, held_out: Split
+    spec: TrialSpec, data: Data, job: TrainingJob, train: Split, held_out: Split
 ) -> tuple[SeedRun, bytes | None]:
-    """Train a network from scratch with the study's budget; the run and, if it is to be kept, its state as a file."""
+    """Train a network from scratch with the study's budget; the run, and the state dict as a file if it is kept."""
     started = time.perf_counter()
-    # no name of a variant goes into the seed: same weights, order and masks for all of them
+    # The variant's name is no part of the seed: all variants have the same initial weights, data order and dropout.
     state = begin_retrain(spec, data, job.genotype, "compare", job.seed)
     accuracy, train_loss, diverged, weights = 0.0, None, None, None
     try:
@@ -63,7 +63,7 @@ def train_seed_run(
             train_loss = epoch.metrics["train_loss"]
         with state.stream:
             accuracy = evaluate(state.model, held_out, place=f"compare seed {job.seed}, after training").accuracy
-        if job.keep:
+        if job.keep_weights:
             buffer = io.BytesIO()
             torch.save(state.model.state_dict(), buffer)
             weights = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What is compared: the variants, their genotypes, and when two of them are the same network. No training, no files."""
+"""What is compared: the variants, their genotypes, and which of them build the same network. No training, no files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nasact.mixture import ORIGINAL
+from nasact.reserved_names import ORIGINAL
 from nasact.study import TrialSpec
 from nasact.study_model import build_study_model
 from nasact.supernet import Genotype
@@ -16,23 +16,23 @@ from nasact.training.seeds import generator
 
 
 @dataclass(frozen=True)
-class VariantPlan:
-    """A variant before it is trained: one genotype a seed."""
+class VariantSpec:
+    """A variant before it is trained, with one genotype per seed."""
 
     name: str
     label: str
     genotypes: tuple[Genotype, ...]
 
 
-def baseline_variants(spec: TrialSpec, data: Data, genotype: Genotype) -> dict[str, VariantPlan]:
-    """The derived network and every baseline that is known before anything is trained."""
+def baseline_variants(spec: TrialSpec, data: Data, genotype: Genotype) -> dict[str, VariantSpec]:
+    """The derived network and every baseline except `best_single`, which depends on trained candidates."""
     seeds, top_k = spec.compare.seeds, genotype.top_k
     model = build_study_model(spec, data)
     options = site_options(spec, data)
-    plans = {"derived": VariantPlan("derived", f"derived (k = {top_k})", (genotype,) * seeds)}
+    variants = {"derived": VariantSpec("derived", f"derived (k = {top_k})", (genotype,) * seeds)}
     for name in spec.compare.baselines:
         if name == "original":
-            plans[name] = VariantPlan(
+            variants[name] = VariantSpec(
                 name, "the model's own activations", (Genotype.original(model, **options),) * seeds
             )
         elif name == "random_mixture":
@@ -40,28 +40,29 @@ def baseline_variants(spec: TrialSpec, data: Data, genotype: Genotype) -> dict[s
                 genotype.random_like(spec.search_space, generator(spec.seed, "compare", "random_mixture", seed))
                 for seed in range(seeds)
             )
-            plans[name] = VariantPlan(name, f"random mixture (k = {top_k})", tuple(draws))
+            variants[name] = VariantSpec(name, f"random mixture (k = {top_k})", tuple(draws))
         elif name != "best_single":
-            plans[name] = VariantPlan(
+            variants[name] = VariantSpec(
                 name, f"{name} at every site", (Genotype.uniform(model, name, **options),) * seeds
             )
-    return plans
+    return variants
 
 
 def single_genotypes(spec: TrialSpec, data: Data) -> dict[str, Genotype]:
-    """Each candidate of the bank at every site."""
+    """By candidate of the search space: the genotype with this candidate at every site."""
     model = build_study_model(spec, data)
     return {name: Genotype.uniform(model, name, **site_options(spec, data)) for name in spec.search_space}
 
 
 def site_options(spec: TrialSpec, data: Data) -> dict[str, Any]:
+    """The study's choice of sites, as keyword arguments of `find_sites` and of the constructors of genotypes."""
     return {"include": spec.sites.include, "exclude": spec.sites.exclude, "partial": spec.sites.partial}
 
 
 def network_identity(genotype: Genotype, original_functions: Mapping[str, str]) -> str:
-    """The same string for genotypes that build the same network, whatever search they come from.
+    """A string that is equal for genotypes that build the same network, whatever search they come from.
 
-    `original_functions` is the model's own function at each site.
+    `original_functions`: site -> the model's own function.
     """
     sites = {}
     for site, gene in genotype.sites.items():

@@ -1,36 +1,32 @@
-"""Worker processes that train networks of a comparison side by side, for the numbers of one process, to the bit."""
+"""Worker processes that train networks of a comparison in parallel, for the numbers of one process, to the bit."""
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import pickle
 import signal
 import threading
 import time
-from collections.abc import Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
 
 import torch
 
-from nasact.compare.seed_run import Job, Purpose, SeedRun, splits, train_seed_run
+from nasact.compare.seed_run import Purpose, SeedRun, TrainingJob, splits, train_seed_run
 from nasact.errors import StoreError
 from nasact.study import TrialSpec
 from nasact.tasks import Data, Split
 from nasact.training.process import configure_process
 
-WORTH_SECONDS = 20.0
-"""Work of one process below which starting others (each imports torch) is no gain."""
-
-# What a worker process works on: set once by its initialiser, empty everywhere else.
-_work: dict[str, tuple[TrialSpec, Data]] = {}
-_splits: dict[Purpose, tuple[Split, Split]] = {}
+MIN_PARALLEL_SECONDS = 20.0
+"""Remaining training time of one process up to which starting workers (each imports torch) saves no time."""
 
 
 def can_be_sent(spec: TrialSpec, data: Data) -> bool:
-    """Whether this work can go to other processes: on the CPU, and picklable (a user's own test loader may not be)."""
+    """Whether other processes can do this work: data on the CPU that can be pickled (a user's test loader may not)."""
     if data.train.x.device.type != "cpu":
         return False
     try:
@@ -40,71 +36,114 @@ def can_be_sent(spec: TrialSpec, data: Data) -> bool:
     return True
 
 
-class Workers:
-    """Up to `count` processes for one comparison, started when first asked and ended with this process, always."""
+class WorkerPool:
+    """Up to `count` processes for one comparison. They start with the first call of `train` and end with this process.
+
+    A `concurrent.futures` pool has no public way to end a busy worker before Python 3.14, and a `multiprocessing.Pool`
+    waits forever for a worker that was killed: so this pool has its own processes.
+    """
 
     def __init__(self, spec: TrialSpec, data: Data, count: int) -> None:
         self._work = (spec, data)
         self._count = count if count > 1 and can_be_sent(spec, data) else 1
-        self._pool: ProcessPoolExecutor | None = None
+        self._workers: list[_Worker] = []
 
-    def worth_it(self, jobs: int, seconds: float) -> bool:
-        """Whether `jobs` networks of `seconds` each are sooner done by the workers, which take a while to start."""
+    def are_faster(self, jobs: int, seconds: float) -> bool:
+        """Whether workers, whose start takes time, train `jobs` networks of `seconds` each faster than this process."""
         if self._count < 2 or jobs < 2:
             return False
-        return self._pool is not None or jobs * seconds > WORTH_SECONDS
+        return bool(self._workers) or jobs * seconds > MIN_PARALLEL_SECONDS
 
-    def train(self, jobs: Sequence[Job]) -> Generator[tuple[Job, SeedRun, bytes | None], None, None]:
-        """Every job with its run (and state), in the order in which they finish."""
-        if self._pool is None:
-            # spawn: a forked child would inherit torch's thread pools in whatever state they are
-            self._pool = ProcessPoolExecutor(
-                max_workers=self._count,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_begin,
-                initargs=(os.getpid(), torch.get_num_threads(), *self._work),
-            )
-        try:
-            futures = {self._pool.submit(_train, job): job for job in jobs}
-            for future in as_completed(futures):
-                run, weights = future.result()
-                yield futures[future], run, weights
-        except BrokenProcessPool:
-            raise StoreError(
-                f"a worker process died while training {len(jobs)} networks (out of memory?); "
-                "run the same command again to continue, with fewer --workers"
-            ) from None
+    def train(self, jobs: Sequence[TrainingJob]) -> Iterator[tuple[TrainingJob, SeedRun, bytes | None]]:
+        """Each job with its run and, if the job keeps them, the weights; in the order in which the jobs finish.
+
+        Raises what a job raises, and StoreError if a worker died. Exhaust the iterator before the next call.
+        """
+        while len(self._workers) < min(self._count, len(jobs)):
+            self._workers.append(_Worker(*self._work))
+        waiting, idle = deque(jobs), list(self._workers)
+        busy: dict[_Worker, TrainingJob] = {}
+        while waiting or busy:
+            while waiting and idle:
+                worker, job = idle.pop(), waiting.popleft()
+                worker.send(job)
+                busy[worker] = job
+            ready = wait([worker.connection for worker in busy])
+            for worker in [worker for worker in busy if worker.connection in ready]:
+                job = busy.pop(worker)
+                run, weights = worker.receive()
+                idle.append(worker)
+                yield job, run, weights
 
     def close(self) -> None:
         """End the processes at once, whatever they are doing."""
-        if self._pool is None:
-            return
-        processes = list((self._pool._processes or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            with contextlib.suppress(OSError):
-                process.terminate()
-        for process in processes:
-            process.join(timeout=5)
-        self._pool = None
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(timeout=5)
+            worker.connection.close()
+        self._workers = []
 
 
-def _begin(parent: int, threads: int, spec: TrialSpec, data: Data) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+class _Worker:
+    """One process, and this process's end of the pipe between them."""
+
+    def __init__(self, spec: TrialSpec, data: Data) -> None:
+        # spawn: a forked child would inherit torch's thread pools in an undefined state
+        context = multiprocessing.get_context("spawn")
+        self.connection, other_end = context.Pipe()
+        arguments = (other_end, os.getpid(), torch.get_num_threads(), spec, data)
+        self.process = context.Process(target=_run_jobs, args=arguments, daemon=True)
+        self.process.start()
+        other_end.close()  # so that `receive` gets an EOFError when the worker dies
+
+    def send(self, job: TrainingJob) -> None:
+        try:
+            self.connection.send(job)
+        except OSError:
+            raise _dead_worker() from None
+
+    def receive(self) -> tuple[SeedRun, bytes | None]:
+        try:
+            outcome = self.connection.recv()
+        except (EOFError, OSError):
+            raise _dead_worker() from None
+        if isinstance(outcome, Exception):
+            raise outcome
+        run, weights = outcome
+        return run, weights
+
+
+def _dead_worker() -> StoreError:
+    return StoreError(
+        "a worker process of the comparison died (out of memory?); "
+        "run the same command again to continue, with fewer --workers"
+    )
+
+
+def _run_jobs(connection: Connection, parent: int, threads: int, spec: TrialSpec, data: Data) -> None:
+    """The main function of a worker: train the jobs that arrive until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; only the parent reacts
     configure_process(threads)
-    _work["work"] = (spec, data)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
+    prepared: dict[Purpose, tuple[Split, Split]] = {}
+    while True:
+        try:
+            job: TrainingJob = connection.recv()
+        except EOFError:
+            return
+        try:
+            if job.purpose not in prepared:
+                prepared[job.purpose] = splits(data, job.purpose)
+            outcome: object = train_seed_run(spec, data, job, *prepared[job.purpose])
+        except Exception as error:
+            error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+            outcome = error
+        connection.send(outcome)
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: a killed parent cannot tell its workers."""
+def _exit_with_parent(parent: int) -> None:
+    """End this process after its parent has ended: a killed parent cannot end its workers."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
-
-
-def _train(job: Job) -> tuple[SeedRun, bytes | None]:
-    spec, data = _work["work"]
-    if job.purpose not in _splits:
-        _splits[job.purpose] = splits(data, job.purpose)
-    return train_seed_run(spec, data, job, *_splits[job.purpose])

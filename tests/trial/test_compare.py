@@ -1,4 +1,4 @@
-"""The comparison: paired seeds, equal budget, the test set opened here and nowhere else, nothing trained twice."""
+"""The comparison: paired seeds, equal budget; only it opens the test set; no network is trained twice."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ def timeless(comparison: Comparison) -> dict[str, Any]:
     return document | {"model_path": None}
 
 
-class Trained:
-    """Counts the networks that are trained, by what they are trained on."""
+class TrainedNetworks:
+    """The number of training examples of each network that is trained."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
-        real = nasact.compare.seed_run.retrain_epochs
+        retrain_epochs = nasact.compare.seed_run.retrain_epochs
 
-        def counted(spec: TrialSpec, state: Any, train: Any, phase: str) -> Any:
+        def recording(spec: TrialSpec, state: Any, train: Any, phase: str) -> Any:
             self.sizes.append(len(train))
-            return real(spec, state, train, phase)
+            return retrain_epochs(spec, state, train, phase)
 
-        monkeypatch.setattr(nasact.compare.seed_run, "retrain_epochs", counted)
+        monkeypatch.setattr(nasact.compare.seed_run, "retrain_epochs", recording)
 
 
 def test_every_variant_is_measured_for_every_seed(comparison: Comparison, spec: TrialSpec) -> None:
@@ -85,7 +85,7 @@ def test_a_comparison_survives_json(comparison: Comparison) -> None:
     assert again == comparison
 
 
-def test_the_random_mixture_is_drawn_anew_for_every_seed_from_the_same_bank(
+def test_the_random_mixture_is_drawn_for_every_seed_from_the_same_bank(
     comparison: Comparison, spec: TrialSpec, genotype: Genotype
 ) -> None:
     random = comparison.variants["random_mixture"].genotypes
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_comparison(
 def test_the_test_set_is_opened_once_and_only_after_the_choice_among_candidates(
     spec: TrialSpec, genotype: Genotype, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = Trained(monkeypatch)
+    trained = TrainedNetworks(monkeypatch)
     seen: list[tuple[int, int]] = []
     compare(spec, data, genotype, progress=lambda done, total, label: seen.append((done, data.test.openings)))
     assert [openings for _, openings in seen[:4]] == [0] * 4
@@ -124,7 +124,7 @@ def test_progress_counts_every_network_to_the_end(spec: TrialSpec, genotype: Gen
 def test_networks_that_are_the_same_are_trained_once(
     spec: TrialSpec, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = Trained(monkeypatch)
+    trained = TrainedNetworks(monkeypatch)
     derived = Genotype.uniform(build_study_model(spec, data), "relu")
     spec = spec.model_copy(update={"compare": spec.compare.model_copy(update={"baselines": ("original", "relu")})})
     result = compare(spec, data, derived)
@@ -138,7 +138,7 @@ def test_networks_that_are_the_same_are_trained_once(
 def test_genotypes_that_build_the_same_network_have_one_identity(spec: TrialSpec, data: Data) -> None:
     model = build_study_model(spec, data)
     relu, tanh = Genotype.uniform(model, "relu"), Genotype.uniform(model, "tanh")
-    own = dict.fromkeys(relu.sites, "relu")
+    original_functions = dict.fromkeys(relu.sites, "relu")
     channel = replace(
         relu,
         level="channel",
@@ -146,14 +146,15 @@ def test_genotypes_that_build_the_same_network_have_one_identity(spec: TrialSpec
     )
     scaled = replace(relu, sites={name: replace(gene, weights=(0.5,)) for name, gene in relu.sites.items()})
     same = [relu, channel, Genotype.original(model), replace(relu, normaliser="affine", top_k=2)]
-    assert len({network_identity(genotype, own) for genotype in same}) == 1
-    assert len({network_identity(genotype, own) for genotype in (relu, tanh, scaled)}) == 3
+    assert len({network_identity(genotype, original_functions) for genotype in same}) == 1
+    assert len({network_identity(genotype, original_functions) for genotype in (relu, tanh, scaled)}) == 3
 
 
 def test_variants_of_a_seed_start_from_the_same_weights(spec: TrialSpec, data: Data, genotype: Genotype) -> None:
-    plans = baseline_variants(spec, data, genotype)
+    variants = baseline_variants(spec, data, genotype)
     states = [
-        nasact.compare.seed_run.begin_retrain(spec, data, plan.genotypes[1], "compare", 1) for plan in plans.values()
+        nasact.compare.seed_run.begin_retrain(spec, data, variant.genotypes[1], "compare", 1)
+        for variant in variants.values()
     ]
     first = list(states[0].model.parameters())
     assert len(states) == 4
@@ -162,7 +163,7 @@ def test_variants_of_a_seed_start_from_the_same_weights(spec: TrialSpec, data: D
         assert all(torch.equal(a, b) for a, b in zip(first, state.model.parameters(), strict=True))
 
 
-def test_an_interrupted_comparison_continues_and_ends_as_if_it_had_not_been(
+def test_an_interrupted_comparison_continues_and_equals_an_uninterrupted_one(
     comparison: Comparison,
     spec: TrialSpec,
     genotype: Genotype,
@@ -177,9 +178,9 @@ def test_an_interrupted_comparison_continues_and_ends_as_if_it_had_not_been(
     with pytest.raises(KeyboardInterrupt):
         compare(spec, data, genotype, directory=tmp_path, progress=interrupt)
     assert len(list((tmp_path / "cells").iterdir())) == 9
-    # one of them was damaged meanwhile
+    # a damaged file is measured again
     sorted((tmp_path / "cells").iterdir())[0].write_text("{")
-    trained = Trained(monkeypatch)
+    trained = TrainedNetworks(monkeypatch)
     result = compare(spec, data, genotype, directory=tmp_path)
     assert timeless(result) == timeless(comparison)
     assert len(trained.sizes) <= 4 + 5 * 3 - 8
@@ -204,7 +205,7 @@ def test_the_weights_on_the_disk_are_those_of_the_derived_network_of_the_first_s
         return evaluate(model, data.test.open()).accuracy
 
     assert accuracy(genotype) == result.variants["derived"].test_accuracies[0]
-    # another genotype takes the file; coming back to the first one brings its weights back
+    # another genotype replaces the file; comparing the first one again restores its weights
     other = Genotype.uniform(build_study_model(spec, data), "sigmoid")
     replaced = compare(spec, data, other, directory=tmp_path)
     assert accuracy(other) == replaced.variants["derived"].test_accuracies[0]
@@ -227,22 +228,22 @@ def test_a_baseline_that_diverges_counts_as_zero_and_does_not_end_the_comparison
     assert result.candidates["relu"] is None
 
 
-def test_an_unknown_baseline_is_told_before_anything_is_trained(
+def test_an_unknown_baseline_is_refused_before_anything_is_trained(
     spec: TrialSpec, genotype: Genotype, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = Trained(monkeypatch)
+    trained = TrainedNetworks(monkeypatch)
     wrong = spec.model_copy(update={"compare": spec.compare.model_copy(update={"baselines": ("rellu",)})})
     with pytest.raises(NasactError, match="Did you mean 'relu'"):
         compare(wrong, data, genotype)
     assert trained.sizes == []
 
 
-def test_other_test_data_is_measured_again(
+def test_other_test_data_are_measured_again(
     spec: TrialSpec, genotype: Genotype, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = spec.model_copy(update={"compare": spec.compare.model_copy(update={"baselines": (), "seeds": 1})})
     compare(small, data, genotype, directory=tmp_path)
-    trained = Trained(monkeypatch)
+    trained = TrainedNetworks(monkeypatch)
     limited = small.model_copy(update={"task": small.task.model_copy(update={"test_limit": 50})})
     shorter = Data(
         name=data.name,

@@ -1,19 +1,26 @@
-"""Worker processes of a comparison: the numbers of one process, and no process left behind."""
+"""Worker processes of a comparison: the numbers of one process, and no worker outlives the comparison."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nasact.compare import Comparison, compare
+from nasact.compare.seed_run import TrainingJob
+from nasact.compare.worker_pool import WorkerPool
+from nasact.errors import GenotypeError, StoreError
 from nasact.outer.data import load_study_data
 from nasact.study import Study
 from nasact.study_model import build_study_model
@@ -42,14 +49,14 @@ if __name__ == "__main__":
     print("started", flush=True)
     import nasact.compare.worker_pool
 
-    nasact.compare.worker_pool.WORTH_SECONDS = 0.0
+    nasact.compare.worker_pool.MIN_PARALLEL_SECONDS = 0.0
     compare(spec, data, Genotype.uniform(build_study_model(spec, data), "relu"), directory=Path(sys.argv[1]), workers=2)
 """
 
 
 @pytest.fixture(autouse=True)
-def _workers_are_always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nasact.compare.worker_pool.WORTH_SECONDS", 0.0)
+def _workers_always_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasact.compare.worker_pool.MIN_PARALLEL_SECONDS", 0.0)
 
 
 def compared(workers: int, directory: Path) -> Comparison:
@@ -69,15 +76,63 @@ def numbers(comparison: Comparison) -> Any:
 def test_two_workers_give_the_numbers_of_one_process(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    alone, together = compared(1, tmp_path / "one"), compared(2, tmp_path / "two")
-    assert numbers(together) == numbers(alone)
+    sequential, parallel = compared(1, tmp_path / "one"), compared(2, tmp_path / "two")
+    assert numbers(parallel) == numbers(sequential)
     assert (tmp_path / "two" / "model.pt").read_bytes() == (tmp_path / "one" / "model.pt").read_bytes()
 
 
 def test_little_work_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nasact.compare.worker_pool.WORTH_SECONDS", 3600.0)
-    monkeypatch.delattr("nasact.compare.worker_pool.ProcessPoolExecutor")
+    monkeypatch.setattr("nasact.compare.worker_pool.MIN_PARALLEL_SECONDS", 3600.0)
+    monkeypatch.setattr("nasact.compare.worker_pool.multiprocessing", None)
     assert compared(2, tmp_path).variants["derived"].test_accuracies
+
+
+def slow_work(epochs: int = 10_000) -> tuple[WorkerPool, list[TrainingJob]]:
+    """Two workers and two networks, each of which trains for minutes."""
+    spec = Study.from_tree(TREE | {"retrain": {"epochs": epochs}}).spec
+    data = load_study_data(spec)
+    genotype = Genotype.uniform(build_study_model(spec, data), "tanh")
+    return WorkerPool(spec, data, 2), [TrainingJob(genotype, seed, "test", str(seed)) for seed in range(2)]
+
+
+def interrupt_after(seconds: float) -> threading.Timer:
+    """As Ctrl-C: SIGINT for the main thread."""
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(seconds, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize("seconds", [0.2, 5.0], ids=["importing", "training"])
+def test_closing_after_an_interrupt_ends_all_workers_at_once(seconds: float) -> None:
+    pool, jobs = slow_work()
+    interrupt_after(seconds)
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.train(jobs))
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    started = time.monotonic()
+    pool.close()
+    assert time.monotonic() - started < 1
+    assert not any(worker.is_alive() for worker in workers)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_dies_is_a_store_error() -> None:
+    pool, jobs = slow_work()
+    threading.Timer(1.0, lambda: multiprocessing.active_children()[0].kill()).start()
+    with contextlib.closing(pool), pytest.raises(StoreError, match="worker process of the comparison died"):
+        list(pool.train(jobs))
+
+
+def test_what_a_job_raises_in_a_worker_is_raised_here() -> None:
+    pool, jobs = slow_work(epochs=1)
+    genotype = jobs[0].genotype
+    wrong = replace(jobs[0], genotype=replace(genotype, sites={"nowhere": genotype.sites["act1"]}))
+    with contextlib.closing(pool), pytest.raises(GenotypeError) as raised:
+        list(pool.train([wrong, jobs[1]]))
+    assert "in a worker process" in raised.value.__notes__[0]
 
 
 def children(parent: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a trial tells while it runs and how it ends, in forms that survive JSON. Runs nothing."""
+"""The reports of a running trial and the result of a finished one, in forms that survive JSON. Runs nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nasact.supernet import Genotype
-from nasact.training.loop import WeightsOverTime
+from nasact.training.loop import SEARCH_METRICS, WeightsOverTime
 from nasact.trial_status import Status
 
 Phase = Literal["search", "retrain"]
@@ -15,7 +15,7 @@ Phase = Literal["search", "retrain"]
 
 @dataclass(frozen=True)
 class Report:
-    """What one epoch of a trial measured; epochs count from 1."""
+    """The metrics of one epoch of a trial; epochs count from 1 in each phase, up to `epochs`."""
 
     phase: Phase
     epoch: int
@@ -25,7 +25,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """How a trial ended. Accuracies are fractions; `weights_over_time` starts before the first epoch."""
+    """The result of a trial. Accuracies are fractions; `weights_over_time` begins before the first epoch."""
 
     status: Status
     reason: str | None
@@ -35,10 +35,10 @@ class TrialResult:
     weights_over_time: WeightsOverTime
     spec: dict[str, Any]
     banks: dict[str, list[str]] = field(default_factory=dict)
-    """The candidates that each site searched, in the order of `weights_over_time`."""
+    """Site -> the candidates that were searched there, in the order of `weights_over_time`."""
     collapse: dict[str, Any] | None = None
-    """The collapse that a monitor detected: `monitor`, `epoch`, `last_healthy_epoch`, `reason`; `action` (reported,
-    stopped or rolled back) and `rolled_back_to`, the epoch whose mixtures the genotype is derived from."""
+    """The collapse that a monitor detected, or None: `monitor`, `epoch`, `last_healthy_epoch`, `reason`; `action`
+    (reported, stopped or rolled back); `rolled_back_to`, the epoch whose mixtures the genotype is derived from."""
 
     def to_dict(self) -> dict[str, Any]:
         genotype = None if self.genotype is None else self.genotype.to_dict()
@@ -60,10 +60,8 @@ class TrialResult:
         return cls(**{**document, "genotype": None if genotype is None else Genotype.from_dict(genotype)})
 
     def reports(self) -> Iterator[Report]:
+        """The reports of the epochs in `history`."""
         return (Report(**report) for report in self.history)
-
-
-_OF_EVERY_EPOCH = ("train_loss", "val_loss", "val_accuracy", "entropy", "temperature", "seconds")
 
 
 def trial_metrics(
@@ -73,9 +71,12 @@ def trial_metrics(
     derivation: Mapping[str, float],
     collapse: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """The numbers of a trial as a whole. Those of the search are of the epoch whose mixtures were derived from: the
-    last one, unless a `collapse` made the search roll back. What monitors gave for the whole network has the value
-    that was measured last up to there."""
+    """The metrics of a trial as a whole.
+
+    Metrics of the search are those of the epoch whose mixtures the genotype is derived from: the last epoch, unless
+    the search was rolled back after a `collapse`. A monitor's metric of the whole network (without a site in its name)
+    has the last value that was measured up to that epoch.
+    """
     target = (collapse or {}).get("rolled_back_to")
     searched = [report for report in history if report.phase == "search" and report.epoch <= (target or report.epoch)]
     retrained = [report for report in history if report.phase == "retrain"]
@@ -91,7 +92,7 @@ def trial_metrics(
         metrics["alpha_moved"] = alpha_moved
     for report in searched:
         metrics |= {
-            name: value for name, value in report.metrics.items() if name not in _OF_EVERY_EPOCH and "." not in name
+            name: value for name, value in report.metrics.items() if name not in SEARCH_METRICS and "." not in name
         }
     if collapse is not None:
         metrics["collapse_epoch"] = float(collapse["epoch"])

@@ -1,4 +1,4 @@
-"""The model that a study names, built for its data: the one place where a spec becomes a module."""
+"""The model that a study names, built for its data. The only place where a spec becomes a module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nasact.tasks import build_model
 
 
 class TaskShape(Protocol):
-    """What a model is built for: `tasks.Data`, or anything with the same two attributes."""
+    """The shapes that a model is built for: `tasks.Data`, or any object with these two attributes."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""The supernet of a spec before its first step, without redundant candidates where the study asks for that.
+"""The supernet of a spec before its first step, without redundant candidates if the study has them dropped.
 
-Knows specs and data; trains nothing. A function of both alone, so that a trial that continues begins in the same way.
+Knows specs and data; trains nothing. A function of both only, so that a continued trial builds the same supernet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from functools import partial
 from typing import Any, Literal, cast
 
 from nasact.mixture import kernels
-from nasact.redundancy import EXAMPLES, LEAST, inspect_banks, prune_redundant, redundancy_report, spread_examples
+from nasact.redundancy import (
+    INSPECTED_EXAMPLES,
+    MIN_CANDIDATES,
+    evenly_spaced_examples,
+    inspect_banks,
+    prune_redundant,
+    redundancy_report,
+)
 from nasact.study import TrialSpec
 from nasact.study_model import build_study_model
 from nasact.supernet import Supernet, relax
@@ -19,8 +26,11 @@ from nasact.training.schedule import build_schedule
 from nasact.training.seeds import RandomStream, derive_seed
 
 
-def begin_supernet(spec: TrialSpec, data: Data, tell: Callable[[str], None] | None = None) -> Supernet:
-    """The supernet of a trial before its first step; `tell` hears which candidates redundancy left out, and why."""
+def begin_supernet(spec: TrialSpec, data: Data, warn: Callable[[str], None] | None = None) -> Supernet:
+    """The supernet of a trial before its first step.
+
+    `warn` is called with one line that names the redundant candidates that were dropped, and why.
+    """
     seed = derive_seed(spec.seed, "search")
     options = spec.search
     with RandomStream(derive_seed(seed, "build")):
@@ -45,36 +55,38 @@ def begin_supernet(spec: TrialSpec, data: Data, tell: Callable[[str], None] | No
             drop=spec.redundancy.drop,
             tolerance=spec.redundancy.tolerance,
             input_scale=spec.redundancy.input_scale,
-            least=least_candidates(spec),
-            protected=named_by_parts(spec),
-            tell=tell,
+            min_candidates=min_candidates(spec),
+            protected=regulariser_candidates(spec),
+            log=warn,
         )
 
 
 def bank_redundancy(spec: TrialSpec, data: Data) -> dict[str, Any]:
-    """What the candidate set that the study asks for looks like at each site before the first step, and what may go."""
-    asked = spec.model_copy(update={"redundancy": spec.redundancy.model_copy(update={"drop": "none"})})
-    x, options = spread_examples(data.train.x, EXAMPLES), spec.redundancy
-    banks = inspect_banks(begin_supernet(asked, data), x, tolerance=options.tolerance, input_scale=options.input_scale)
+    """The redundancy of the study's full search space at each site before the first step, and what could be dropped."""
+    undropped = spec.model_copy(update={"redundancy": spec.redundancy.model_copy(update={"drop": "none"})})
+    x, options = evenly_spaced_examples(data.train.x, INSPECTED_EXAMPLES), spec.redundancy
+    banks = inspect_banks(
+        begin_supernet(undropped, data), x, tolerance=options.tolerance, input_scale=options.input_scale
+    )
     found = redundancy_report(
         spec.search_space,
         banks,
         drop=options.drop,
         tolerance=options.tolerance,
         input_scale=options.input_scale,
-        least=least_candidates(spec),
-        protected=named_by_parts(spec),
+        min_candidates=min_candidates(spec),
+        protected=regulariser_candidates(spec),
     )
     return {"examples": len(x), **found}
 
 
-def least_candidates(spec: TrialSpec) -> int:
-    """How many candidates a search and its derivation need."""
+def min_candidates(spec: TrialSpec) -> int:
+    """The smallest number of candidates with which the search and its derivation work."""
     top_k = spec.derive.top_k
-    return LEAST if top_k == "all" else max(LEAST, top_k)
+    return MIN_CANDIDATES if top_k == "all" else max(MIN_CANDIDATES, top_k)
 
 
-def named_by_parts(spec: TrialSpec) -> tuple[str, ...]:
-    """The candidates that the study needs by name: a regulariser may pull towards one."""
+def regulariser_candidates(spec: TrialSpec) -> tuple[str, ...]:
+    """The candidates that regularisers of the study name in their options, such as a function to pull towards."""
     values = [value for each in spec.search.regularisers for value in each.options.values()]
     return tuple(name for name in spec.search_space if name in values)

@@ -1,6 +1,6 @@
-"""ONE trial: search, derive, retrain from scratch on the training data, validate. Knows no Optuna, Ray or MLflow.
+"""ONE trial: search, derive, retrain from scratch on the training data, validate. Must not know Optuna, Ray or MLflow.
 
-It yields reports and is told when to stop. Everything it computes is a function of (spec, data) only.
+A trial yields reports; its caller may stop it after each of them. Everything it computes is a function of (spec, data).
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ SCHEMA = 1
 def run_trial(
     spec: TrialSpec, data: Data, *, directory: Path | None = None
 ) -> Generator[Report, bool | None, TrialResult]:
-    """Run the trial `spec` on `data`, yielding a report after each epoch; `send(True)` stops it as pruned.
+    """Run the trial `spec` on `data` and yield a report after each epoch; `send(True)` stops it as pruned.
 
-    With a `directory` it is checkpointed there after every epoch and continues from there. The reports and the result
-    are then those of an uninterrupted run: reports of epochs that are already done are yielded again. A trial that has
-    finished there is returned without training. A run that diverges ends as failed, with its reason.
+    With a `directory` the trial writes a checkpoint there after every epoch and continues from it. Reports of epochs
+    that are already done are yielded again, so that reports and result equal those of an uninterrupted trial. A trial
+    that has finished there returns its result without training. A trial that diverges ends as failed, with its reason.
     """
-    trial = _Trial(spec, data, directory)
-    finished = trial.load_finished()
+    finished = read_result(spec, data, directory)
     if finished is not None:
         yield from finished.reports()
         return finished
+    trial = _Trial(spec, data, directory)
     trial.load_checkpoint()
     for report in tuple(trial.history):
         if (yield report):
@@ -66,8 +66,42 @@ def run_trial(
     return trial.finish("complete")
 
 
+def run_to_end(spec: TrialSpec, data: Data, *, directory: Path | None = None) -> TrialResult:
+    """Run the trial, or continue it, without stopping it; return its result and discard its reports."""
+    reports = run_trial(spec, data, directory=directory)
+    while True:
+        try:
+            next(reports)
+        except StopIteration as end:
+            result: TrialResult = end.value
+            return result
+
+
+def read_result(spec: TrialSpec, data: Data, directory: Path | None) -> TrialResult | None:
+    """The result of the complete or failed trial in `directory`.
+
+    None if there is no readable result, if it belongs to another trial, or if the trial was pruned (it can continue).
+    """
+    path = _result_path(directory)
+    if path is None or not path.exists():
+        return None
+    try:
+        document = json.loads(path.read_text())
+        if document["schema"] != SCHEMA or document["key"] != trial_key(spec, data):
+            return None
+        result = TrialResult.from_dict(document["result"])
+    except (ValueError, KeyError, TypeError, OSError, GenotypeError):
+        logger.warning("%s: the result cannot be read: ignored", path)
+        return None
+    return None if result.status == "pruned" else result
+
+
+def _result_path(directory: Path | None) -> Path | None:
+    return None if directory is None else directory / "result.json"
+
+
 def trial_key(spec: TrialSpec, data: Data) -> str:
-    """What a trial is a function of, as one string: the parts of the spec that it reads, and the data."""
+    """Identifies a trial by everything that it is a function of: the parts of the spec that it reads, and the data."""
     return digest(spec.key(), data_fingerprint(data.train), data_fingerprint(data.val))
 
 
@@ -77,7 +111,7 @@ def derived_model(spec: TrialSpec, data: Data, genotype: Genotype, seed: int) ->
 
 
 def begin_retrain(spec: TrialSpec, data: Data, genotype: Genotype, *names: object) -> FitState:
-    """A derived network before its first epoch; `names` and the study's seed fix everything random about it."""
+    """A derived network before its first epoch. All its random numbers follow from `names` and the study's seed."""
     return _begin_retrain(spec, data, genotype, derive_seed(spec.seed, *names))
 
 
@@ -94,7 +128,7 @@ def retrain_epochs(spec: TrialSpec, state: FitState, train: Split, phase: str) -
 
 @dataclass
 class _Trial:
-    """The record of a running trial: what is known so far and where it is kept."""
+    """A running trial: what it has computed so far, and the files that hold it."""
 
     spec: TrialSpec
     data: Data
@@ -117,23 +151,9 @@ class _Trial:
         )
         self.key = trial_key(self.spec, self.data)
         self.checkpoint = None if self.directory is None else Checkpoint(self.directory / "checkpoint.pt", self.key)
-        self.result_path = None if self.directory is None else self.directory / "result.json"
-
-    def load_finished(self) -> TrialResult | None:
-        """The result that is already there, unless it is another trial's or was cut short by a pruner."""
-        if self.result_path is None or not self.result_path.exists():
-            return None
-        try:
-            document = json.loads(self.result_path.read_text())
-            if document["schema"] != SCHEMA or document["key"] != self.key:
-                return None
-            result = TrialResult.from_dict(document["result"])
-        except (ValueError, KeyError, TypeError, OSError, GenotypeError):
-            logger.warning("%s: the result cannot be read: ignored", self.result_path)
-            return None
-        return None if result.status == "pruned" else result
 
     def load_checkpoint(self) -> None:
+        """Continue from the last checkpoint, if there is one."""
         payload = self.checkpoint.load() if self.checkpoint else None
         if payload is not None:
             self.history = [Report(**report) for report in payload["history"]]
@@ -146,19 +166,19 @@ class _Trial:
             self.state = payload["state"]
 
     def take_state(self) -> dict[str, Any] | None:
-        """The state to continue the phase from, once."""
+        """Return the state to continue the phase from, and forget it: the next phase starts without one (None)."""
         state, self.state = self.state, None
         return state
 
     def record(self, phase: Phase, epochs: int, epoch: Epoch, run: SearchRun | FitState) -> Report:
-        """Keep the report of an epoch, and a checkpoint of the run after it."""
+        """Add the report of an epoch to the history and save a checkpoint of the run after this epoch."""
         report = Report(phase=phase, epoch=epoch.epoch, epochs=epochs, metrics=epoch.metrics)
         self.history.append(report)
         self.save(run.state_dict())
         return report
 
     def save(self, state: dict[str, Any] | None) -> None:
-        """A checkpoint from which to continue; without a `state`, at the beginning of the next phase."""
+        """Write a checkpoint. `state`: of the phase after its last epoch; None: the next phase has not started."""
         if self.checkpoint is not None:
             self.checkpoint.save(
                 {
@@ -174,34 +194,35 @@ class _Trial:
             )
 
     def finish(self, status: Status, reason: str | None = None) -> TrialResult:
-        """The result, on disk too; a trial that will not continue needs no checkpoint any more."""
-        told = self.suite.collapse_record(self.collapse(), derived=self.genotype is not None)
+        """Build and write the result. The checkpoint is removed unless the trial was pruned and may continue."""
+        collapse = self.suite.collapse_record(self.collapse(), derived=self.genotype is not None)
         result = TrialResult(
             status=status,
             reason=reason,
             genotype=self.genotype,
             metrics=trial_metrics(
-                self.history, alpha_moved=self.alpha_moved, derivation=self.derivation, collapse=told
+                self.history, alpha_moved=self.alpha_moved, derivation=self.derivation, collapse=collapse
             ),
             history=[asdict(report) for report in self.history],
             weights_over_time=self.weights_over_time,
             banks=self.banks,
             spec=self.spec.to_tree(),
-            collapse=told,
+            collapse=collapse,
         )
-        if self.result_path is not None:
-            write_json(self.result_path, {"schema": SCHEMA, "key": self.key, "result": result.to_dict()})
+        path = _result_path(self.directory)
+        if path is not None:
+            write_json(path, {"schema": SCHEMA, "key": self.key, "result": result.to_dict()})
         if self.checkpoint is not None and status != "pruned":
             self.checkpoint.remove()
         return result
 
     def collapse(self) -> monitors.Collapse | None:
-        """What the monitors tell of the search so far: of its metrics alone, so that a continued trial agrees."""
+        """The first collapse in the search so far. Depends on the metrics only, so that a continued trial agrees."""
         return self.suite.first_collapse(report for report in self.history if report.phase == "search")
 
 
 def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
-    """Search and derive; true where it was stopped."""
+    """Search and derive; True if the caller stopped the trial."""
     spec, data = trial.spec, trial.data
     run = _begin_search(spec, data)
     trial.banks = {site: list(mixture.names) for site, mixture in run.supernet.mixtures().items()}
@@ -211,8 +232,8 @@ def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
     if state is not None:
         run.load_state_dict(state)
     epochs = spec.search.epochs
-    left = search(run, data.train, data.val, epochs=epochs, batch_size=spec.search.batch_size)
-    while not trial.suite.ends_search(trial.collapse()) and (epoch := next(left, None)) is not None:
+    remaining = search(run, data.train, data.val, epochs=epochs, batch_size=spec.search.batch_size)
+    while not trial.suite.ends_search(trial.collapse()) and (epoch := next(remaining, None)) is not None:
         trial.alpha_moved = _distance(before, run.supernet.arch_parameters())
         trial.weights_over_time = run.weights_over_time
         if (yield trial.record("search", epochs, trial.suite.measure(run, data.val, epoch), run)):
@@ -227,7 +248,7 @@ def _search_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
 
 
 def _derive(spec: TrialSpec, data: Data, run: SearchRun) -> derivation.Derived:
-    """The genotype of a finished search: a function of the last epoch's state, so that it can be made again."""
+    """The genotype of a finished search. A function of the last epoch's state, so that it can be computed again."""
     context = derivation.DerivationContext(
         run=run,
         train=data.train,
@@ -259,7 +280,7 @@ def _begin_search(spec: TrialSpec, data: Data) -> SearchRun:
 
 
 def _retrain_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
-    """Retrain the derived network from scratch and validate it; true where it was stopped."""
+    """Retrain the derived network from scratch and validate it; True if the caller stopped the trial."""
     spec, data, genotype = trial.spec, trial.data, trial.genotype
     if genotype is None:
         raise GenotypeError("retrain: there is no genotype to retrain")
@@ -281,5 +302,6 @@ def _retrain_phase(trial: _Trial) -> Generator[Report, bool | None, bool]:
 
 
 def _distance(before: list[Tensor], after: list[nn.Parameter]) -> float:
+    """Euclidean distance between two lists of tensors of the same shapes."""
     squares = [(new.detach() - old).double().square().sum() for old, new in zip(before, after, strict=True)]
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -1,4 +1,4 @@
-"""The states of a trial, and the one rule that decides which trial of a study is best. Knows plain values only."""
+"""The statuses of a trial, and the one rule that decides which trial of a study is best. Knows plain values only."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
 Status = Literal["complete", "pruned", "failed", "running"]
-"""State of a trial. A trial that was interrupted is `running` until the study continues."""
+"""Status of a trial. A trial that was interrupted is `running` until the study continues."""
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 class TrialScore(NamedTuple):
-    """What decides between trials: `value` is the objective (None: not measured)."""
+    """The values that decide which trial is best. `value`: the objective (None: not measured)."""
 
     number: int
     status: str

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from nasact.results import Report, TrialResult
 from nasact.study import Study, TrialSpec
 from nasact.tasks import Data, load_data
-from nasact.trial import Report, TrialResult
 
 TREE: dict[str, Any] = {
     "name": "tiny",
@@ -31,7 +31,7 @@ TREE: dict[str, Any] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """The same numbers on every machine and in every process of a test."""
+    """The same numbers in this process and in every other process of a test, whatever the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,6 +39,7 @@ def one_thread() -> Iterator[None]:
 
 
 def merged(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with `changes`; sections are merged, a component (with a `name`) is replaced."""
     result = dict(tree)
     for key, value in changes.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict) and "name" not in value
@@ -87,16 +88,16 @@ Run = Generator[Report, bool | None, TrialResult]
 def drive(
     run: Run, stop_after: int | None = None, between: Callable[[], object] = lambda: None
 ) -> tuple[list[Report], TrialResult]:
-    """All reports and the result; `send(True)` after the report number `stop_after`; `between` runs after each."""
+    """All reports and the result. Stops the trial after `stop_after` reports; calls `between` after each report."""
     reports: list[Report] = []
-    answer = None
+    stop = None
     try:
         while True:
-            reports.append(run.send(answer))
-            answer = len(reports) == stop_after
+            reports.append(run.send(stop))
+            stop = len(reports) == stop_after
             between()
-    except StopIteration as finished:
-        return reports, finished.value
+    except StopIteration as end:
+        return reports, end.value
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +106,7 @@ def driver() -> Callable[..., tuple[list[Report], TrialResult]]:
 
 
 def timeless(value: Any) -> Any:
-    """Without what the clock measured."""
+    """The plain value without its times."""
     if isinstance(value, dict):
         return {key: timeless(entry) for key, entry in value.items() if not str(key).endswith("seconds")}
     return [timeless(entry) for entry in value] if isinstance(value, list) else value
@@ -113,5 +114,5 @@ def timeless(value: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def facts() -> Callable[[TrialResult], dict[str, Any]]:
-    """A result as plain values, without what the clock measured."""
+    """A result as plain values without its times."""
     return lambda result: timeless(result.to_dict())

@@ -1,7 +1,7 @@
-"""A golden trial: a change that should change nothing must give these numbers again.
+"""A golden trial: a refactoring must reproduce these numbers.
 
-Run on the machine that wrote the file they are bit-identical; elsewhere another processor may round differently, so the
-comparison allows for 1e-4. `python tests/trial/test_golden.py` writes the file anew, for a change that means to change.
+On the machine that wrote the file they are bit-identical; another processor may round differently, so the comparison
+allows 1e-4. `python tests/trial/test_golden.py` writes the file again, for a change that is meant to change numbers.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from nasact.outer.data import load_study_data
+from nasact.results import TrialResult
 from nasact.study import Study
-from nasact.trial import TrialResult, run_trial
+from nasact.trial import run_to_end
 
 FILE = Path(__file__).with_name("golden_trial.json")
 
@@ -35,13 +36,7 @@ TREE: dict[str, Any] = {
 
 def trial() -> TrialResult:
     spec = Study.from_tree(TREE).spec
-    reports = run_trial(spec, load_study_data(spec))
-    while True:
-        try:
-            next(reports)
-        except StopIteration as stop:
-            result: TrialResult = stop.value
-            return result
+    return run_to_end(spec, load_study_data(spec))
 
 
 def numbers(result: TrialResult) -> dict[str, Any]:
@@ -55,25 +50,25 @@ def numbers(result: TrialResult) -> dict[str, Any]:
     }
 
 
-def close(found: Any, golden: Any, place: str = "") -> None:
+def require_close(found: Any, golden: Any, place: str = "") -> None:
     if isinstance(golden, dict):
         assert list(found) == list(golden), place
         for key in golden:
-            close(found[key], golden[key], f"{place}.{key}")
+            require_close(found[key], golden[key], f"{place}.{key}")
     elif isinstance(golden, list):
         assert len(found) == len(golden), place
-        for index, (one, other) in enumerate(zip(found, golden, strict=True)):
-            close(one, other, f"{place}[{index}]")
+        for index, (value, golden_value) in enumerate(zip(found, golden, strict=True)):
+            require_close(value, golden_value, f"{place}[{index}]")
     elif isinstance(golden, float):
-        # an accuracy on 288 images may differ by one of them
+        # an accuracy on 288 images may differ by one image
         tolerance = 1 / 280 if "accuracy" in place else 1e-4
         assert found == pytest.approx(golden, rel=1e-4, abs=tolerance), place
     else:
         assert found == golden, place
 
 
-def test_a_refactoring_gives_the_golden_numbers_again() -> None:
-    close(json.loads(json.dumps(numbers(trial()))), json.loads(FILE.read_text()))
+def test_a_trial_reproduces_the_golden_numbers() -> None:
+    require_close(json.loads(json.dumps(numbers(trial()))), json.loads(FILE.read_text()))
 
 
 def test_the_same_seed_gives_the_same_numbers_to_the_bit() -> None:

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a trial, then continue: the result is that of an uninterrupted trial, to the bit."""
+"""A trial that is killed with SIGKILL and then continued has the result of an uninterrupted trial, to the bit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
+from nasact.results import Report, TrialResult
 from nasact.study import TrialSpec
 from nasact.tasks import Data
-from nasact.trial import Report, TrialResult, run_trial
+from nasact.trial import run_trial
 
-# Starts the trial twice, each time in a fork of its own, so that torch is imported once.
+# Starts the trial twice, each time in a fork, so that torch is imported only once.
 CHILD = """
 import json, os, sys, torch
 from pathlib import Path
@@ -44,7 +45,7 @@ for _ in range(2):
 
 
 def run_until_killed(lines: Iterator[str], at: str, wait: float) -> list[str]:
-    """SIGKILL the trial that speaks in `lines`, `wait` seconds after it reported `at`; what it had reported."""
+    """SIGKILL the trial that prints `lines`, `wait` seconds after it reported `at`; return what it had reported."""
     pid = int(next(lines).split()[1])
     seen: list[str] = []
     for line in lines:
@@ -65,7 +66,7 @@ def test_a_trial_killed_in_search_and_again_in_retraining_equals_an_uninterrupte
     facts: Callable[[TrialResult], dict[str, Any]],
     tmp_path: Path,
 ) -> None:
-    # epochs enough that a kill falls in the middle of an epoch, long before the end
+    # enough epochs that each kill hits the middle of an epoch, long before the end
     spec = make_spec(search={"epochs": 8}, retrain={"epochs": 80})
     data = load(spec)
     torch.save([(split.x, split.y) for split in (data.train, data.val)], tmp_path / "data.pt")
@@ -81,7 +82,7 @@ def test_a_trial_killed_in_search_and_again_in_retraining_equals_an_uninterrupte
         assert (directory / "checkpoint.pt").exists()
         assert not (directory / "result.json").exists()
         seen = run_until_killed(lines, "retrain 8", wait=0.003)
-    # what was done before the first kill is reported again, not trained again
+    # epochs before the first kill are reported again, not trained again
     assert seen[:8] == [f"search {epoch}" for epoch in range(1, 9)]
     assert not (directory / "result.json").exists()
 
@@ -123,7 +124,7 @@ def test_a_trial_killed_in_a_slow_derivation_derives_the_same_again(
 
 
 def saved_genotype(directory: Path) -> str | None:
-    """What the checkpoint, which is read without its header here, knows of the genotype."""
+    """The genotype in the checkpoint (read here without its header), or None."""
     body = (directory / "checkpoint.pt").read_bytes().partition(b"\n")[2]
     genotype: str | None = torch.load(io.BytesIO(body), weights_only=True)["payload"]["genotype"]
     return genotype

@@ -1,4 +1,4 @@
-"""One trial: a function of (spec, data), whatever happens around it."""
+"""One trial: a function of (spec, data), whatever runs around it and however often it is interrupted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import torch
 
 import nasact.trial
 from nasact.errors import StoreError
+from nasact.results import Report, TrialResult
 from nasact.study import TrialSpec
 from nasact.supernet import Genotype
 from nasact.tasks import Data, Split
 from nasact.training.loop import Epoch
-from nasact.trial import Report, TrialResult, run_trial, trial_key
+from nasact.trial import read_result, run_to_end, run_trial, trial_key
 
 Driver = Callable[..., tuple[list[Report], TrialResult]]
 Facts = Callable[[TrialResult], dict[str, Any]]
@@ -26,7 +27,7 @@ Facts = Callable[[TrialResult], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def expected(spec: TrialSpec, load: Callable[[TrialSpec], Data], driver: Driver) -> tuple[list[Report], TrialResult]:
-    """The trial without a directory and without any disturbance."""
+    """The trial without a directory and without interruptions."""
     return driver(run_trial(spec, load(spec)))
 
 
@@ -54,7 +55,7 @@ def test_a_trial_searches_derives_retrains_and_measures(
     assert result.spec == spec.to_tree()
 
 
-def test_the_test_set_stays_shut(spec: TrialSpec, data: Data, driver: Driver) -> None:
+def test_a_trial_never_opens_the_test_set(spec: TrialSpec, data: Data, driver: Driver) -> None:
     driver(run_trial(spec, data))
     assert data.test.openings == 0
 
@@ -74,7 +75,7 @@ def test_a_trial_derives_as_its_study_says_and_never_opens_the_test_set(
     assert facts(driver(run_trial(spec, data))[1]) == facts(result)
 
 
-def test_a_derivation_that_is_done_is_not_done_again(
+def test_a_finished_derivation_is_not_repeated(
     make_spec: Callable[..., TrialSpec], data: Data, driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_spec(search={"epochs": 1, "temperature": 1.0}, retrain={"epochs": 1})
@@ -111,7 +112,7 @@ def test_another_seed_gives_other_numbers(
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
-def test_a_trial_that_is_told_to_stop_is_pruned_and_can_be_continued(
+def test_a_trial_that_is_stopped_is_pruned_and_can_be_continued(
     stop_after: int,
     spec: TrialSpec,
     data: Data,
@@ -140,9 +141,22 @@ def test_a_finished_trial_is_returned_without_training(
     reports, again = driver(run_trial(spec, data, directory=tmp_path))
     assert again.to_dict() == first.to_dict()
     assert reports == first_reports
+    assert run_to_end(spec, data, directory=tmp_path).to_dict() == first.to_dict()
 
 
-def test_a_result_of_another_spec_or_of_other_data_is_not_taken(
+def test_the_result_of_a_finished_trial_is_read_from_its_directory(
+    spec: TrialSpec, make_spec: Callable[..., TrialSpec], data: Data, driver: Driver, tmp_path: Path
+) -> None:
+    assert read_result(spec, data, tmp_path) is None
+    driver(run_trial(spec, data, directory=tmp_path), stop_after=2)
+    assert read_result(spec, data, tmp_path) is None, "a pruned trial can continue"
+    result = run_to_end(spec, data, directory=tmp_path)
+    assert read_result(spec, data, tmp_path) == result
+    assert read_result(make_spec(seed=4), data, tmp_path) is None
+    assert read_result(spec, data, None) is None
+
+
+def test_the_key_of_a_trial_depends_on_its_spec_and_its_data(
     spec: TrialSpec, make_spec: Callable[..., TrialSpec], data: Data
 ) -> None:
     other_data = Data(
@@ -188,7 +202,7 @@ def test_a_trial_that_diverges_has_failed_with_its_reason(
     assert again[1].to_dict() == result.to_dict()
 
 
-def test_a_retraining_that_diverges_keeps_the_genotype(
+def test_a_trial_that_diverges_in_retraining_keeps_its_genotype(
     make_spec: Callable[..., TrialSpec], data: Data, driver: Driver
 ) -> None:
     spec = make_spec(retrain={"optimiser": {"name": "sgd", "lr": 1e30}}, search_space=["relu", "identity"])
@@ -201,7 +215,7 @@ def test_a_retraining_that_diverges_keeps_the_genotype(
     assert "gap" not in result.metrics
 
 
-def test_a_disk_that_is_full_ends_in_one_line_and_nothing_computed_is_lost(
+def test_a_full_disk_raises_one_line_and_loses_no_computed_epoch(
     spec: TrialSpec,
     data: Data,
     driver: Driver,
@@ -213,7 +227,7 @@ def test_a_disk_that_is_full_ends_in_one_line_and_nothing_computed_is_lost(
     run = run_trial(spec, data, directory=tmp_path)
     for _ in range(4):
         next(run)
-    # the device that is always full stands where the next checkpoint is written
+    # /dev/full, which refuses every write, takes the place of the next checkpoint
     (tmp_path / f".checkpoint.pt.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(StoreError, match=r"checkpoint\.pt: could not be written: No space left on device") as raised:
         next(run)
@@ -228,7 +242,7 @@ def test_a_disk_that_is_full_ends_in_one_line_and_nothing_computed_is_lost(
 
 
 def counting(fit: Callable[..., Iterator[Epoch]], trained: list[int]) -> Callable[..., Iterator[Epoch]]:
-    """`fit`, writing down the epochs that it trains."""
+    """`fit` that appends each epoch that it trains to `trained`."""
 
     def counted(*arguments: Any, **options: Any) -> Iterator[Epoch]:
         for epoch in fit(*arguments, **options):

@@ -11,6 +11,7 @@ Names are imported on first use: `import nasact` itself costs nothing.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from nasact.version import __version__
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from nasact.study import Study
     from nasact.supernet import Genotype, Supernet, derive, find_sites, relax
 
-_HOMES = {
+_MODULE_OF = {
     "Candidate": "nasact.activations",
     "Genotype": "nasact.supernet",
     "NasactError": "nasact.errors",
@@ -41,6 +42,9 @@ _HOMES = {
     "run_study": "nasact.outer.run",
     "trials_frame": "nasact.report.frames",
 }
+
+_RENAMED = {"StudyState": "StudyView", "load_state": "load_study_view"}
+"""Old public name -> new public name."""
 
 __all__ = [
     "Candidate",
@@ -63,9 +67,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name in _RENAMED:
+        warnings.warn(f"nasact.{name} is now nasact.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'nasact' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What an engine tells the outside while it works. A progress view and a tracker listen; neither is known here."""
+"""The calls that an engine makes while it works. Progress views and trackers receive them; neither is known here."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from nasact.trial import Report, TrialResult
+    from nasact.results import Report, TrialResult
 
 
 class Callbacks(Protocol):
-    """Called in this order: study_started; a trial: trial_started, report ..., trial_finished; then the comparison."""
+    """Called in this order: study_started; for each trial trial_started, report (once per epoch), trial_finished;
+    compare_progress (once per network of the comparison). `message` may come at any time."""
 
     def study_started(self, total: int, *, finished: int = 0, best: tuple[float, int] | None = None) -> None:
-        """`total` trials are planned, `finished` of them done before; `best` is (value, number) among those."""
+        """`total` trials are planned; `finished` of them ended in an earlier run, with `best` as (value, number)."""
 
     def trial_started(self, number: int, params: Mapping[str, Any]) -> None: ...
 
@@ -24,11 +25,11 @@ class Callbacks(Protocol):
     def compare_progress(self, done: int, total: int, label: str) -> None: ...
 
     def message(self, text: str) -> None:
-        """One line that a person should see; nothing follows from it."""
+        """One line for the user. It never changes what the study computes."""
 
 
 class NullCallbacks:
-    """Hears everything, says nothing."""
+    """Ignores every call."""
 
     def study_started(self, total: int, *, finished: int = 0, best: tuple[float, int] | None = None) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The data of a study, as its task says."""
+"""The data of a study, loaded as its `task` section specifies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nasact.tasks import Data, load_data
 
 
 def load_study_data(spec: TrialSpec, *, data_dir: Path | None = None, download: bool = False) -> Data:
-    """Training and validation data in memory; the test set stays shut."""
+    """Training and validation data in memory; the test set is not opened. `data_dir`: where data sets are stored."""
     task = spec.task
     return load_data(
         task.dataset.name,

@@ -1,4 +1,4 @@
-"""The plots of a trial and of a comparison, as PNG bytes by file name. Joins results to `report`; draws nothing."""
+"""The plots of a trial and of a comparison, as PNG bytes by file name. Passes results to `report.plots`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def trial_figures(result: TrialResult, original_functions: Mapping[str, str]) -> dict[str, bytes]:
     """Mixture weights over time and at the end, and the learned shapes.
 
-    `original_functions`: site name -> the model's own function there.
+    `original_functions`: site -> the model's own function.
     """
     from nasact.report import plots
 
@@ -28,7 +28,7 @@ def trial_figures(result: TrialResult, original_functions: Mapping[str, str]) ->
 
 
 def comparison_figures(comparison: Comparison, original_functions: Mapping[str, str]) -> dict[str, bytes]:
-    """Test accuracies of every variant, and the shapes of the derived network before the model's own."""
+    """Test accuracies of every variant, and the learned shapes next to those of the model's own functions."""
     from nasact.report import plots
 
     document = comparison.to_dict()
@@ -41,8 +41,9 @@ def comparison_figures(comparison: Comparison, original_functions: Mapping[str, 
 
 def _shapes(genotype: Mapping[str, Any], original_functions: Mapping[str, str]) -> bytes:
     from nasact.report import plots
-    from nasact.report.shapes import evaluator, original_shapes
+    from nasact.report.site_functions import genotype_evaluator, original_evaluator
 
     known = set(genotype["sites"]) <= set(original_functions)
-    reference = original_shapes(original_functions) if known else None
-    return plots.png(plots.learned_shapes(genotype, evaluator(genotype, original_functions), reference=reference))
+    reference = original_evaluator(original_functions) if known else None
+    learned = genotype_evaluator(genotype, original_functions)
+    return plots.png(plots.learned_shapes(genotype, learned, reference=reference))

@@ -1,4 +1,4 @@
-"""How many trials a study comes to, and the points of its grid. Knows no engine: each of them has to agree."""
+"""How many trials a study runs, and the points of its grid. Must not know engines: all of them use the same plan."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ if TYPE_CHECKING:
     from nasact.study import Parameter, Study
 
 
-def planned(study: Study, events: Callbacks) -> int:
-    """How many trials the study is finished with; says so where that is not `outer.trials`."""
+def planned_trials(study: Study, callbacks: Callbacks) -> int:
+    """The number of trials after which the study is finished; a message if the grid or the domains change it."""
     outer = study.spec.outer
+    limit = f"(outer.trials is {outer.trials})"
     if not study.parameters:
         if outer.trials > 1:
-            events.message(f"no search domains: running one trial (outer.trials is {outer.trials})")
+            callbacks.message(f"no search domains: running one trial {limit}")
         return 1
     if outer.sampler != "grid":
         return outer.trials
     size = math.prod(len(values) for values in grid(study.parameters).values())
     if size < outer.trials:
-        events.message(f"the grid has {size} points: running {size} trials (outer.trials is {outer.trials})")
+        callbacks.message(f"the grid has {size} points: running {size} trials {limit}")
     elif size > outer.trials:
-        events.message(f"the grid has {size} points: running {outer.trials} of them (outer.trials is {outer.trials})")
+        callbacks.message(f"the grid has {size} points: running {outer.trials} of them {limit}")
     return min(size, outer.trials)
 
 
 def grid(parameters: Mapping[str, Parameter]) -> dict[str, Sequence[str | int | float | bool]]:
-    """Every value of every parameter; StudyError for a continuous domain without `points`."""
+    """The grid's values of every parameter; StudyError for a continuous domain without `points`."""
     values = {name: parameter.grid() for name, parameter in parameters.items()}
     for name, points in values.items():
         if points is None:

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from nasact import bilevel, derivation, monitors
 from nasact.bilevel import Batch
 from nasact.outer.data import load_study_data
+from nasact.outer.monitor_checks import require_monitors_on
+from nasact.outer.step_costs import (
+    estimate_derivation,
+    saved_bytes,
+    steps_per_epoch,
+    time_search_step,
+    time_training_step,
+)
 from nasact.study import Study, TrialSpec
 from nasact.study_model import build_study_model
 from nasact.supernet import Site, Supernet, find_sites, site_shapes
-from nasact.supernet_setup import bank_redundancy
+from nasact.supernet_setup import bank_redundancy, begin_supernet
 from nasact.tasks import Data, Split
-from nasact.trial import begin_supernet
 
-STEPS = 3
+
+@dataclass(frozen=True, kw_only=True)
+class StudyCost:
+    """Seconds are measured on one batch and multiplied; `memory` is in bytes."""
+
+    memory: int
+    search_step_seconds: float
+    search_steps: int
+    derive_seconds: float
+    trial_seconds: float
+    study_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Seconds are measured on one batch and multiplied; `memory` is in bytes."""
+    """The answer of `nasact check`. `train_loss` and `val_loss` are those of the first search step."""
 
     study: str
     model: str
@@ -38,17 +51,16 @@ class Preview:
     alphas: int
     train_loss: float
     val_loss: float | None
-    memory: int
-    search_step_seconds: float
-    search_steps: int
-    derive_seconds: float
-    trial_seconds: float
-    study_seconds: float
+    cost: StudyCost
     plan: str
     redundancy: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The document of `nasact check --json`: the fields, with those of `cost` among them."""
+        document: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            document |= value if name == "cost" else {name: value}
+        return document
 
 
 def preview(study: Study, *, data_dir: Path | None = None, download: bool = False) -> Preview:
@@ -60,17 +72,10 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
     report = find_sites(model, include=spec.sites.include, exclude=spec.sites.exclude)
     shapes = site_shapes(model, data.train.x[:2])
     train, val = _batch(data.train, spec.search.batch_size), _batch(data.val, spec.search.batch_size)
-    require_monitors(spec, supernet, data)
-    saved = _saved_bytes(supernet, train)
-    step, losses = _time_search(spec, supernet, train, val, len(data.train))
-    plain = _time_plain(spec, model, train)
-    steps = _steps(len(data.train), spec.search.batch_size)
-    retrain = _steps(len(data.train), spec.retrain.batch_size or spec.search.batch_size) * spec.retrain.epochs * plain
-    derive = _derive_seconds(spec, supernet, data, train, retrain / spec.retrain.epochs)
-    trial = steps * spec.search.epochs * step + derive + retrain
-    trials = spec.outer.trials if study.parameters else 1
-    networks = _networks(spec)
-    parameters = sum(p.numel() * p.element_size() for p in supernet.parameters())
+    require_monitors_on(supernet, spec, data)
+    saved = saved_bytes(supernet, train)
+    search_step, first = time_search_step(spec, supernet, train, val, len(data.train))
+    trials, networks = _trials(study), _compared_networks(spec)
     return Preview(
         study=study.name,
         model=spec.task.model.name,
@@ -80,24 +85,38 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
         unreachable=tuple({"name": each.name, "reason": each.reason} for each in report.unreachable),
         weights=sum(p.numel() for p in supernet.weight_parameters()),
         alphas=sum(p.numel() for p in supernet.arch_parameters()),
-        train_loss=losses[0],
-        val_loss=losses[1],
-        memory=5 * parameters + 2 * saved,
-        search_step_seconds=step,
-        search_steps=steps * spec.search.epochs,
-        derive_seconds=derive,
-        trial_seconds=trial,
-        study_seconds=trials * trial + networks * retrain / (1 - spec.task.validation),
+        train_loss=first.train_loss,
+        val_loss=first.val_loss,
+        cost=_study_cost(study, supernet, model, data, saved, search_step),
         plan=f"{trials} trial{'' if trials == 1 else 's'}, then {networks} networks for the comparison",
         redundancy=bank_redundancy(spec, data),
     )
 
 
-def require_monitors(spec: TrialSpec, supernet: Supernet, data: Data) -> None:
-    """StudyError, with the reason, where a monitor cannot measure this supernet: asked before the first trial."""
-    monitors.require_site(spec.outer.prune_by, (site.name for site in supernet.sites))
-    suite = monitors.MonitorSuite(monitors=monitors.build_monitors(spec.search.monitors), top_k=spec.derive.top_k)
-    suite.precheck(supernet, F.cross_entropy, data.val, spec.seed)
+def _study_cost(
+    study: Study, supernet: Supernet, model: nn.Module, data: Data, saved: int, search_step: float
+) -> StudyCost:
+    """`saved`: bytes that a forward pass keeps for its backward pass; `search_step`: seconds of one search step."""
+    spec = study.spec
+    train = _batch(data.train, spec.search.batch_size)
+    retrain_steps = steps_per_epoch(len(data.train), spec.retrain.batch_size or spec.search.batch_size)
+    retrain = retrain_steps * spec.retrain.epochs * time_training_step(spec, model, train)
+    derive = estimate_derivation(spec, supernet, data, train, retrain / spec.retrain.epochs)
+    search_steps = steps_per_epoch(len(data.train), spec.search.batch_size) * spec.search.epochs
+    trial = search_steps * search_step + derive + retrain
+    parameters = sum(p.numel() * p.element_size() for p in supernet.parameters())
+    return StudyCost(
+        memory=5 * parameters + 2 * saved,
+        search_step_seconds=search_step,
+        search_steps=search_steps,
+        derive_seconds=derive,
+        trial_seconds=trial,
+        study_seconds=_trials(study) * trial + _compared_networks(spec) * retrain / (1 - spec.task.validation),
+    )
+
+
+def _trials(study: Study) -> int:
+    return study.spec.outer.trials if study.parameters else 1
 
 
 def _site(supernet: Supernet, name: str, site: Site, shapes: dict[str, list[tuple[int, ...]]]) -> dict[str, Any]:
@@ -119,84 +138,7 @@ def _batch(split: Split, size: int) -> Batch:
     return Batch(split.x[:size], split.y[:size])
 
 
-def _saved_bytes(supernet: Supernet, batch: Batch) -> int:
-    """Bytes that one training pass keeps for its backward pass, each storage once."""
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    supernet.train()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        F.cross_entropy(supernet(batch.x), batch.y)
-    return sum(kept.values())
-
-
-def _time_search(
-    spec: TrialSpec, supernet: Supernet, train: Batch, val: Batch, examples: int
-) -> tuple[float, tuple[float, float | None]]:
-    from nasact.training.optimisers import build_optimiser
-    from nasact.training.schedule import build_schedule
-    from nasact.training.schedule_checks import require_long_enough
-
-    strategy = bilevel.build(spec.search.strategy.name, spec.search.strategy.options)
-    optimiser = build_optimiser(supernet.weight_parameters(), spec.search.optimiser)
-    state = strategy.init(supernet, optimiser, F.cross_entropy)
-    bilevel.regularise(strategy, state, bilevel.build_regularisers(spec.search.regularisers))
-    require_long_enough(
-        strategy,
-        state.regularisers,
-        build_schedule(spec.search.temperature),
-        examples=examples,
-        batch_size=spec.search.batch_size,
-        epochs=spec.search.epochs,
-        warmup=spec.search.warmup,
-    )
-    bilevel.check_search_moves(strategy, state, train, val)
-    first = strategy.step(state, train, val)
-    started = time.perf_counter()
-    for _ in range(STEPS):
-        strategy.step(state, train, val)
-    return (time.perf_counter() - started) / STEPS, (first.train_loss, first.val_loss)
-
-
-def _derive_seconds(spec: TrialSpec, supernet: Supernet, data: Data, batch: Batch, network_epoch: float) -> float:
-    """At most, for the derivation: an epoch of the supernet is measured, a validation taken for a third of its steps.
-
-    Moves the supernet's weights: to be asked last.
-    """
-    sites = [(mixture.alpha[..., 0].numel(), mixture.alpha.shape[-1]) for mixture in supernet.mixtures().values()]
-    cost = derivation.build(spec.derive.method.name, spec.derive.method.options).estimate_cost(sites)
-    seconds = cost.network_epochs * network_epoch
-    if cost.supernet_epochs or cost.mixture_epochs or cost.validations:
-        step = _time_plain(spec, supernet, batch)
-        train, val = (_steps(len(split), spec.search.batch_size) for split in (data.train, data.val))
-        seconds += step * (cost.supernet_epochs * train + (cost.mixture_epochs + cost.validations / 3) * val)
-    return seconds
-
-
-def _time_plain(spec: TrialSpec, model: nn.Module, batch: Batch) -> float:
-    from nasact.training.optimisers import build_optimiser
-
-    optimiser = build_optimiser(list(model.parameters()), spec.retrain.optimiser or spec.search.optimiser)
-    model.train()
-    started = 0.0
-    for step in range(STEPS + 1):
-        if step == 1:
-            started = time.perf_counter()
-        optimiser.zero_grad(set_to_none=True)
-        F.cross_entropy(model(batch.x), batch.y).backward()
-        optimiser.step()
-    return (time.perf_counter() - started) / STEPS
-
-
-def _steps(examples: int, batch_size: int) -> int:
-    return max(1, -(-examples // batch_size))
-
-
-def _networks(spec: TrialSpec) -> int:
-    """Networks that the comparison trains: a row a variant, a column a seed, and one a candidate to find the best."""
+def _compared_networks(spec: TrialSpec) -> int:
+    """Number of networks that the comparison trains: each variant per seed, and each candidate once for best_single."""
     singles = len(spec.search_space) if "best_single" in spec.compare.baselines else 0
     return spec.compare.seeds * (1 + len(spec.compare.baselines)) + singles

@@ -1,4 +1,4 @@
-"""What produced a result, so that it can be produced again: versions, commit, command, machine, threads, seed."""
+"""What produced a result, so that it can be reproduced: versions, commit, command, machine, threads, seed."""
 
 from __future__ import annotations
 
@@ -8,45 +8,22 @@ import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
+from nasact.report.result import Provenance
 from nasact.version import __version__
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "optuna", "mlflow", "onnx", "onnxruntime")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where, with what and how a study was run. `git` is the working directory's commit, `-dirty` if it was changed."""
-
-    seed: int
-    versions: dict[str, str]
-    git: str | None
-    command: str
-    platform: str
-    cpus: int
-    threads: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def tags(self) -> dict[str, str]:
-        """The same as flat texts, for a tracker."""
-        plain = {name: value for name, value in self.to_dict().items() if name != "versions" and value is not None}
-        return {name: str(value) for name, value in plain.items()} | {
-            f"version.{name}": version for name, version in self.versions.items()
-        }
-
-
-def origin(seed: int) -> Origin:
-    """The origin of whatever this process computes."""
+def collect_provenance(seed: int) -> Provenance:
+    """The provenance of whatever this process computes; its `seconds` are not known yet."""
     import torch
 
-    return Origin(
+    return Provenance(
         seed=seed,
-        # the build too: `+cpu` and `+cu130` do not compute the same bits
-        versions=versions() | {"torch": torch.__version__},
+        # torch's own version names the build: `+cpu` and `+cu130` do not compute the same bits
+        versions=installed_versions() | {"torch": torch.__version__},
         git=git_commit(),
         command=shlex.join(sys.argv),
         platform=platform.platform(),
@@ -55,8 +32,16 @@ def origin(seed: int) -> Origin:
     )
 
 
-def versions() -> dict[str, str]:
-    """Python, nasact and the libraries that numbers depend on, as far as they are installed."""
+def provenance_tags(provenance: Provenance) -> dict[str, str]:
+    """The provenance as flat texts for a tracker: each field by its name, each version as `version.<package>`."""
+    plain = asdict(provenance)
+    versions = plain.pop("versions")
+    tags = {name: str(value) for name, value in plain.items() if value is not None}
+    return tags | {f"version.{name}": version for name, version in versions.items()}
+
+
+def installed_versions() -> dict[str, str]:
+    """Python, nasact and those of PACKAGES (the libraries that decide numbers) that are installed."""
     found = {"python": platform.python_version(), "nasact": __version__}
     for package in PACKAGES:
         try:
@@ -67,7 +52,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the working directory, `-dirty` where tracked files were changed; None outside of a repository."""
+    """Commit of the working directory, with `-dirty` if tracked files were changed; None outside a repository."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return None

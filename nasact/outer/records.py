@@ -1,4 +1,4 @@
-"""What an engine is, and what it leaves behind: one record a trial. Knows no engine in particular."""
+"""What an engine records: one record per trial, and which of them is best. Must not know engines."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from nasact.results import Report, TrialResult
     from nasact.study import TrialSpec
 
-# The objective, read from a TrialResult's metrics. What pruners compare is read from a search report's: outer.prune_by.
 OBJECTIVE = "derived_val_accuracy"
+"""The metric of a TrialResult that the outer loop maximises. (Pruners compare a metric of reports: outer.prune_by.)"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One trial as the outer loop remembers it; the trial's own result lies in its directory."""
+    """One trial in the outer loop. Its result is in the trial's directory.
+
+    `params`: the drawn values by parameter. `key`: of its spec, which names its directory (None: not started).
+    `value`: the objective of a complete trial. `reason`: why it failed. `reused_from`: the complete trial with the same
+    configuration, if there is one. `attempts`: processes that tried it without progress. `epochs`: reported so far.
+    """
 
     number: int
     status: Status
@@ -42,6 +47,7 @@ class TrialRecord:
 
 
 RunTrial: TypeAlias = "Callable[[TrialSpec, Path], Generator[Report, bool | None, TrialResult]]"
+"""Runs one trial in its directory; `send(True)` stops it as pruned."""
 
 
 def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
@@ -52,21 +58,21 @@ def best_so_far(records: Sequence[TrialRecord]) -> TrialRecord | None:
 
 
 def best_of(records: Sequence[TrialRecord], study: str) -> TrialRecord:
-    """The same for a study that has ended; StudyError with the reasons if no trial completed."""
+    """The best record of a study that has ended; StudyError with the reasons if no trial completed."""
     best = best_so_far(records)
     if best is not None:
         return best
     reasons = Counter(record.reason or "pruned" for record in records if record.finished)
-    told = "; ".join(f"{count} x {reason}" if count > 1 else reason for reason, count in reasons.most_common(5))
+    summary = "; ".join(f"{count} x {reason}" if count > 1 else reason for reason, count in reasons.most_common(5))
     finished = sum(reasons.values())
     raise StudyError(
-        f"study {study!r}: none of its {finished} trials completed: {told or 'none was started'}. "
-        "Once the cause is mended, start it anew with --fresh"
+        f"study {study!r}: none of its {finished} trials completed: {summary or 'none was started'}. "
+        "Fix the cause, then rerun with --fresh"
     )
 
 
 def counts(records: Sequence[TrialRecord]) -> dict[str, int]:
-    """How many trials have each status, and how many of them cost nothing because they were reused."""
+    """The number of trials with each status, and as `reused` the number of duplicates that were not trained again."""
     by_status = Counter(record.status for record in records)
     reused = sum(record.reused_from is not None for record in records)
     return {status: by_status[status] for status in STATUSES} | {"reused": reused}

@@ -1,46 +1,48 @@
 """A whole study: data, outer loop, best trial, comparison, final network, result. Every stage continues where it was.
 
-Joins the rooms below; computes nothing itself. Prints nothing: whoever wants to see it work passes callbacks.
+Joins the rooms below; computes nothing itself. Prints nothing: progress goes to the caller's callbacks.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nasact.compare import Comparison, compare, site_options
 from nasact.errors import StoreError, StudyError
 from nasact.files import json_ready, write_json
-from nasact.monitors import build_monitors, require_site
 from nasact.outer.callbacks import Callbacks, NullCallbacks
 from nasact.outer.data import load_study_data
-from nasact.outer.dispatcher import Listener
+from nasact.outer.dispatcher import Dispatcher
 from nasact.outer.engines import ENGINES
-from nasact.outer.preview import require_monitors
-from nasact.outer.provenance import Origin, origin
+from nasact.outer.monitor_checks import require_monitors
+from nasact.outer.provenance import collect_provenance, provenance_tags
 from nasact.outer.records import TrialRecord, best_of
 from nasact.outer.store import StudyDirectory
 from nasact.outer.study_view import trial_documents
 from nasact.outer.trained_network import load_network, save_network
 from nasact.report.result import Provenance, result_document
-from nasact.report.statistics import mean
-from nasact.report.tables import comparison_table
+from nasact.results import Report, TrialResult
 from nasact.study import Study, TrialSpec
 from nasact.study_model import build_study_model
 from nasact.supernet import find_sites
 from nasact.tasks import Data
 from nasact.tracking import NullTracker, StudyInfo, Tracker
 from nasact.tracking.tracker import RunIds
-from nasact.trial import Report, TrialResult, begin_supernet, run_trial
+from nasact.trial import read_result, run_to_end, run_trial
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """Everything a finished study has to show. `document` is the plain form that `result.json` holds."""
+    """A finished study. `document` is the plain form that `result.json` holds.
+
+    `model_file`, `model_uri`: None if the derived network diverged in the comparison; `model_uri` is also None if no
+    tracker keeps the network.
+    """
 
     study: Study
     spec: TrialSpec
@@ -63,54 +65,62 @@ def run_study(
     data_dir: Path | None = None,
     download: bool = False,
     tracker: Tracker | None = None,
-    events: Callbacks | None = None,
+    callbacks: Callbacks | None = None,
     fresh: bool = False,
     workers: int = 1,
 ) -> StudyResult:
     """Run `study` in `root`/runs/<name>, or continue it there; only what has not been computed yet is computed.
 
-    `workers`: processes that train the networks of the comparison. KeyboardInterrupt leaves a state that the same call
-    continues.
+    `workers`: processes that train the networks of the comparison. `fresh`: set an earlier run aside. After a
+    KeyboardInterrupt the same call continues the study.
     """
     started = time.perf_counter()
     with StudyDirectory.open_for(study, root, fresh=fresh) as store:
-        chosen = tracker or NullTracker()
-        listener = Listener(study, events or NullCallbacks(), chosen)
-        made = origin(study.spec.seed)
+        tracker = tracker or NullTracker()
+        dispatcher = Dispatcher(study, callbacks or NullCallbacks(), tracker)
+        provenance = collect_provenance(study.spec.seed)
         data = load_study_data(study.spec, data_dir=data_dir, download=download)
-        listener.tracking_started(
-            StudyInfo(name=study.spec.name, fingerprint=study.fingerprint(), yaml=study.to_yaml(), tags=made.tags())
+        dispatcher.tracking_started(
+            StudyInfo(
+                name=study.spec.name,
+                fingerprint=study.fingerprint(),
+                yaml=study.to_yaml(),
+                tags=provenance_tags(provenance),
+            )
         )
         status = "failed"
         try:
-            listener.original_functions = _original_functions(study.spec, data)
-            _require_monitors(study.spec, data, listener.original_functions)
-            result = _Stages(study, store, data, listener, made, chosen.tracking_uri, workers).run(started)
+            original_functions = _original_functions(study.spec, data)
+            dispatcher.set_original_functions(original_functions)
+            require_monitors(study.spec, data, original_functions)
+            result = _StudyRun(study, store, data, dispatcher, provenance, tracker.tracking_uri, workers).run(started)
             status = "complete"
         except KeyboardInterrupt:
             status = "interrupted"
             raise
         finally:
-            listener.tracking_finished(status)
+            dispatcher.tracking_finished(status)
         return result
 
 
 @dataclass(frozen=True)
-class _Stages:
+class _StudyRun:
+    """The stages of one study whose directory is locked and whose data are loaded."""
+
     study: Study
     store: StudyDirectory
     data: Data
-    listener: Listener
-    origin: Origin
+    dispatcher: Dispatcher
+    provenance: Provenance
     tracking_uri: str | None
     workers: int
 
     def run(self, started: float) -> StudyResult:
         engine = ENGINES.get(self.study.spec.outer.engine)
-        records = engine.run(self.study, self.store, self._run_trial, self.listener)
+        records = engine.run(self.study, self.store, self._run_trial, self.dispatcher)
         best = best_of(records, self.study.spec.name)
         spec = self.study.fill(best.params)
-        trial = self._finished(spec)
+        trial = self._result(spec)
         if trial.genotype is None:
             raise StudyError(f"trial {best.number}: complete, but without a genotype")
         comparison = compare(
@@ -118,16 +128,14 @@ class _Stages:
             self.data,
             trial.genotype,
             directory=self.store.compare,
-            progress=self.listener.compare_progress,
+            progress=self.dispatcher.compare_progress,
             workers=self.workers,
         )
         write_json(self.store.comparison_file, comparison.to_dict())
-        table = str(comparison_table(comparison.to_dict()))
-        texts = {"comparison.txt": table, "genotype.json": trial.genotype.to_json()}
-        self.listener.comparison_finished(comparison, _metrics(comparison, trial), texts)
-        model_file = self._save(spec, trial, comparison)
-        model_uri = self._track_model(model_file)
-        run_ids = self.listener.run_ids()
+        self.dispatcher.comparison_finished(comparison, trial)
+        model_file = self._save_network(spec, trial, comparison)
+        model_uri = self._track_network(model_file)
+        run_ids = self.dispatcher.run_ids()
         document = self._document(records, trial, comparison, run_ids, model_file, time.perf_counter() - started)
         self.store.write_result(document)
         return StudyResult(
@@ -148,26 +156,21 @@ class _Stages:
     def _run_trial(self, spec: TrialSpec, directory: Path) -> Generator[Report, bool | None, TrialResult]:
         return run_trial(spec, self.data, directory=directory)
 
-    def _finished(self, spec: TrialSpec) -> TrialResult:
-        """The result of a trial that is complete: read from its directory, or made again if somebody removed it."""
-        reports = self._run_trial(spec, self.store.trial_directory(spec.key()))
-        while True:
-            try:
-                next(reports)
-            except StopIteration as stop:
-                result: TrialResult = stop.value
-                return result
+    def _result(self, spec: TrialSpec) -> TrialResult:
+        """The result of a complete trial: read from its directory, or computed again if the file was removed."""
+        directory = self.store.trial_directory(spec.key())
+        return read_result(spec, self.data, directory) or run_to_end(spec, self.data, directory=directory)
 
-    def _save(self, spec: TrialSpec, trial: TrialResult, comparison: Comparison) -> Path | None:
+    def _save_network(self, spec: TrialSpec, trial: TrialResult, comparison: Comparison) -> Path | None:
         if comparison.model_path is None or trial.genotype is None:
-            self.listener.message("the derived network diverged in the comparison: there is no model.pt")
+            self.dispatcher.message("the derived network diverged in the comparison: no model.pt is written")
             return None
         return save_network(self.store, spec, self.data, trial.genotype, Path(comparison.model_path))
 
-    def _track_model(self, model_file: Path | None) -> str | None:
+    def _track_network(self, model_file: Path | None) -> str | None:
         if model_file is None:
             return None
-        return self.listener.model(load_network(self.store).module, self.data.train.x[:3])
+        return self.dispatcher.register_model(load_network(self.store).module, self.data.train.x[:3])
 
     def _document(
         self,
@@ -178,7 +181,6 @@ class _Stages:
         model_file: Path | None,
         seconds: float,
     ) -> dict[str, Any]:
-        made = self.origin
         document = result_document(
             study={
                 "name": self.study.spec.name,
@@ -187,40 +189,27 @@ class _Stages:
                 "tree": self.study.tree,
             },
             trials=trial_documents(self.store, records),
-            provenance=Provenance(**made.to_dict(), seconds=seconds),
+            provenance=replace(self.provenance, seconds=seconds),
             genotype=None if trial.genotype is None else trial.genotype.to_dict(),
             comparison=comparison.to_dict(),
             exports={} if model_file is None else {"torch": str(model_file)},
             mlflow={"tracking_uri": self.tracking_uri, **run_ids},
         )
-        return self._as_before(document) or document
+        return self._equal_earlier_document(document) or document
 
-    def _as_before(self, document: dict[str, Any]) -> dict[str, Any] | None:
-        """The earlier result where this one says the same: to look again must not change who computed it, and when."""
+    def _equal_earlier_document(self, document: dict[str, Any]) -> dict[str, Any] | None:
+        """The document of an earlier run if it differs in its provenance only.
+
+        It is kept, so that running a finished study again does not change who computed it, and when.
+        """
         with contextlib.suppress(StoreError):
-            before = self.store.read_result()
-            if before is not None and before | {"provenance": None} == json_ready(document) | {"provenance": None}:
-                return before
+            earlier = self.store.read_result()
+            if earlier is not None and earlier | {"provenance": None} == json_ready(document) | {"provenance": None}:
+                return earlier
         return None
 
 
 def _original_functions(spec: TrialSpec, data: Data) -> Mapping[str, str]:
-    """The model's own function by site; also the moment at which a model without any site is refused."""
-    return {
-        site.name: site.function for site in find_sites(build_study_model(spec, data), **site_options(spec, data)).sites
-    }
-
-
-def _require_monitors(spec: TrialSpec, data: Data, sites: Iterable[str]) -> None:
-    """StudyError where the monitors of the study cannot do what it asks of them: before its first trial."""
-    require_site(spec.outer.prune_by, sites)
-    if any(monitor.needs_precheck for monitor in build_monitors(spec.search.monitors)):
-        require_monitors(spec, begin_supernet(spec, data), data)
-
-
-def _metrics(comparison: Comparison, trial: TrialResult) -> dict[str, float]:
-    """A few clean numbers for a tracker's charts."""
-    accuracies = {
-        f"test_accuracy/{name}": mean(variant.test_accuracies) for name, variant in comparison.variants.items()
-    }
-    return accuracies | {name: trial.metrics[name] for name in ("gap", "derived_val_accuracy") if name in trial.metrics}
+    """Site -> the model's own function; SurgeryError for a model without any site."""
+    report = find_sites(build_study_model(spec, data), **site_options(spec, data))
+    return {site.name: site.function for site in report.sites}

@@ -1,12 +1,12 @@
-"""A study's directory: what lies where, who may write, and whether the study is still the one that made it.
+"""A study's directory: where each file is, which process may write, and whether the study has changed.
 
     runs/<name>/study.yaml         the study as resolved, every default filled
                 study.db           the outer loop's SQLite file
                 trials/<spec key>/ one trial: checkpoint and result.json
                 compare/           networks of the comparison, one file each, named by a digest of what was trained
-                result.json, model.pt, lock; tracking/ is the tracker's
+                result.json, model.pt, lock; tracking/ belongs to the tracker
 
-Knows neither Optuna nor MLflow nor torch.
+Must not know Optuna, MLflow or torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RUNS = "runs"
 
 
 class StudyDirectory:
-    """`runs/<name>` under a root. Reading needs nothing; writing goes through `open_for`, which holds the lock."""
+    """`runs/<name>` under a root. Reading needs no lock; `open_for` takes the lock for writing."""
 
     def __init__(self, root: Path, name: str) -> None:
         self.root = Path(root)
@@ -45,7 +45,7 @@ class StudyDirectory:
 
     @classmethod
     def existing(cls, root: Path, name: str) -> StudyDirectory:
-        """The directory of a study that has been run, for reading; StoreError with near names where there is none."""
+        """The directory of a study that has been run, for reading; StoreError with near names if there is none."""
         store = cls(root, name)
         if not store.study_file.is_file():
             names = study_names(root)
@@ -55,16 +55,16 @@ class StudyDirectory:
 
     @classmethod
     def open_for(cls, study: Study, root: Path, *, fresh: bool = False) -> StudyDirectory:
-        """The locked directory of `study`: made, or continued if the study in it is the same.
+        """The locked directory of `study`. StoreError if it belongs to a study with other settings.
 
-        With `fresh` an earlier directory is set aside under another name. Nothing is ever deleted.
+        `fresh`: an earlier directory is renamed first. Nothing is ever deleted.
         """
         store = cls(root, study.spec.name)
         store._acquire()
         try:
             if fresh and (store.study_file.exists() or store.database.exists()):
                 store._set_aside()
-            store._check(study)
+            store._require_same_study(study)
             write_text(store.study_file, study.to_yaml())
         except BaseException:
             store.close()
@@ -72,8 +72,8 @@ class StudyDirectory:
         return store
 
     def trial_directory(self, key: str) -> Path:
-        """The directory of the trial whose spec has `key`, made if need be."""
-        return self._made(self.trials / key)
+        """The directory of the trial whose spec has `key`; it is created if necessary."""
+        return _make_directory(self.trials / key)
 
     def write_result(self, document: dict[str, Any]) -> None:
         write_json(self.result_file, document)
@@ -91,11 +91,11 @@ class StudyDirectory:
         try:
             tree, _source = read_file(self.study_file, str(self.study_file))
         except StudyError as error:
-            raise StoreError(f"{error}; give the study another name, or start it anew with --fresh") from None
+            raise StoreError(f"{error}; give the study another name (--name), or rerun with --fresh") from None
         return tree
 
     def close(self) -> None:
-        """Release the lock. The file stays: removing it would let two processes lock two files of one name."""
+        """Release the lock. The file is not removed: else two processes could lock two files of the same name."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -107,7 +107,8 @@ class StudyDirectory:
         self.close()
 
     def _acquire(self) -> None:
-        self._made(self.path)
+        """Take the lock and write this process's id into it; StoreError, with the other's id, if it is taken."""
+        _make_directory(self.path)
         try:
             handle = self.lock_file.open("a+", encoding="utf-8")
         except OSError as error:
@@ -129,34 +130,36 @@ class StudyDirectory:
         self._lock = handle
 
     def _set_aside(self) -> None:
-        """Move what was made before to `<name>.old-<n>`; the lock goes with it, so take a new one."""
+        """Rename the directory to `<name>.old-<n>`. The lock is renamed with it, so take a new one."""
         number = 1
         while (aside := self.path.with_name(f"{self.name}.old-{number}")).exists():
             number += 1
         try:
             self.path.rename(aside)
         except OSError as error:
-            raise StoreError(f"{self.path}: cannot be set aside ({error.strerror or error})") from error
+            raise StoreError(f"{self.path}: cannot be renamed ({error.strerror or error})") from error
         self.close()
         self._acquire()
 
-    def _check(self, study: Study) -> None:
+    def _require_same_study(self, study: Study) -> None:
+        """Raise StoreError, with the differences, if the directory was made by a study with other settings."""
         if not self.study_file.exists() or not self.database.exists():
-            return  # nothing was computed: a first attempt whose model or data was wrong must not stand in the way
+            return  # no trial was started: the study may be corrected after a first attempt with wrong model or data
         differences = study.differences(self.read_study_tree())
         if differences:
             lines = "\n".join(f"  {line}" for line in differences)
             raise StoreError(
                 f"study {self.name!r} in {self.path} was made with other settings:\n{lines}\n"
-                "Give this study another name (`name:` or --name), or start it anew with --fresh."
+                "Give this study another name (`name:` or --name), or rerun with --fresh."
             )
 
-    def _made(self, path: Path) -> Path:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be made ({error.strerror or error})") from error
-        return path
+
+def _make_directory(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be created ({error.strerror or error})") from error
+    return path
 
 
 def study_names(root: Path) -> tuple[str, ...]:

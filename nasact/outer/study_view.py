@@ -1,4 +1,4 @@
-"""What is known of a study that has been run, or is running: for looking only. Needs no torch, so that it is quick."""
+"""A read-only view of a study that has been run or is running. Must not import torch, so that it is quick."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from nasact.outer.engines import ENGINES, Engine
 from nasact.outer.records import TrialRecord, best_so_far
 from nasact.outer.store import StudyDirectory
 from nasact.report.result import Provenance, result_document
-from nasact.report.tables import collapse_text
+from nasact.report.trials_table import collapse_text
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyView:
-    """Plain forms only, as `report` takes them; what is not there yet is None."""
+    """The study in plain forms, as `report` takes them.
+
+    `trials`: the records with their results (`trial_documents`). `genotype`: of the best trial. `genotype`,
+    `comparison` and `document` (result.json) are None until they have been computed.
+    """
 
     name: str
     directory: Path
@@ -35,7 +39,7 @@ class StudyView:
         return best_so_far(self.records)
 
     def to_document(self) -> dict[str, Any]:
-        """The result document: the final one where the study has ended, else one of what is known so far."""
+        """The final result document if the study has ended, else one with the results so far."""
         if self.document is not None and len(self.document["trials"]["records"]) == len(self.records):
             return self.document
         return result_document(
@@ -47,7 +51,7 @@ class StudyView:
 
 
 def load_study_view(root: Path, name: str) -> StudyView:
-    """The state of the study called `name` under `root`; StoreError with near names where it was never run."""
+    """The study called `name` under `root`; StoreError with near names if it has not been run there."""
     store = StudyDirectory.existing(root, name)
     tree = store.read_study_tree()
     records = _engine(store, tree).read(store)
@@ -76,7 +80,7 @@ def _engine(store: StudyDirectory, tree: Mapping[str, Any]) -> Engine:
 
 
 def trial_documents(store: StudyDirectory, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """The records with what `report` takes of their trials' results: `metrics`, `collapse`, `left_out`."""
+    """The records, each with the part of its trial's result that `report` shows: `metrics`, `collapse`, `left_out`."""
     documents = ((record, trial_document(store, record)) for record in records)
     return [
         {
@@ -90,18 +94,18 @@ def trial_documents(store: StudyDirectory, records: Sequence[TrialRecord]) -> li
 
 
 def _left_out(result: Mapping[str, Any]) -> list[str]:
-    """Candidates that the trial's study asks for and that its search did without."""
+    """Candidates in the trial's search space that redundancy left out of its search."""
     searched = {name for bank in result.get("banks", {}).values() for name in bank}
     return [name for name in result["spec"]["search_space"] if name not in searched] if searched else []
 
 
 def trial_document(store: StudyDirectory, record: TrialRecord) -> dict[str, Any]:
-    """The plain result in a finished trial's directory; empty where there is none (yet)."""
+    """The plain result in a finished trial's directory; empty if there is none."""
     if record.key is None or not record.finished:
         return {}
     with contextlib.suppress(StoreError):
         result = read_json(store.trials / record.key / "result.json").get("result")
-        # a configuration may be trained by several trials: a pruned one may lie where a complete one was recorded
+        # trials with the same configuration share a directory: the result may be that of another, pruned trial
         if isinstance(result, dict) and result.get("status") == record.status:
             return result
     return {}

@@ -1,4 +1,4 @@
-"""The study's `model.pt`: the derived network as trained for the comparison, with all it takes to build it again."""
+"""The study's `model.pt`: the derived network as trained for the comparison, with all that is needed to rebuild it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class SavedShape:
-    """The shape of the task as `model.pt` has it: nothing has to be loaded to build the model again."""
+    """The shape of the task as stored in `model.pt`, so that the model is built without loading data."""
 
     input_shape: tuple[int, ...]
     classes: int
@@ -30,7 +30,7 @@ class SavedShape:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedNetwork:
-    """A derived network with its weights, in eval mode, and what it was made from."""
+    """A derived network with its weights, in eval mode, and what it was built from."""
 
     module: nn.Module
     genotype: Genotype
@@ -40,7 +40,7 @@ class TrainedNetwork:
 
 
 def save_network(store: StudyDirectory, spec: TrialSpec, data: Data, genotype: Genotype, weights: Path) -> Path:
-    """Write `model.pt` from the state that the comparison left in `weights`."""
+    """Write `model.pt` with the state dict that the comparison saved in the file `weights`; return its path."""
     buffer = io.BytesIO()
     torch.save(
         {
@@ -58,14 +58,14 @@ def save_network(store: StudyDirectory, spec: TrialSpec, data: Data, genotype: G
 
 
 def load_network(store: StudyDirectory) -> TrainedNetwork:
-    """The network in `model.pt`; StoreError where there is none yet, or where the file or its model is not usable."""
+    """The network in `model.pt`; StoreError if there is none yet, or if the file does not fit the study's model."""
     path = store.model_file
     if not path.exists():
         raise StoreError(f"{path}: there is no network yet: run `nasact search {store.name}` to its end")
     try:
         document = torch.load(path, weights_only=True)
         if document["schema"] != SCHEMA:
-            raise StoreError(f"{path}: schema {document['schema']} is not known, expected {SCHEMA}")
+            raise StoreError(f"{path}: unknown schema {document['schema']}, expected {SCHEMA}")
         spec = Study.from_tree(document["spec"]).spec
         genotype = Genotype.from_json(document["genotype"])
         input_shape, classes = tuple(document["input_shape"]), int(document["classes"])
@@ -73,12 +73,12 @@ def load_network(store: StudyDirectory) -> TrainedNetwork:
     except NasactError:
         raise
     except Exception as error:
-        # torch raises pickle, zip and runtime errors for a file that is not its own
+        # for other files torch raises errors of pickle, zip and its own
         raise StoreError(f"{path}: cannot be read ({error_line(error, 200)}); remove it and run again") from error
     module = genotype.apply(build_study_model(spec, SavedShape(input_shape, classes)))
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
-        raise StoreError(f"{path}: does not fit model {spec.task.model.name!r} any more ({first})") from error
+        raise StoreError(f"{path}: no longer fits model {spec.task.model.name!r} ({first})") from error
     return TrainedNetwork(module=module.eval(), genotype=genotype, spec=spec, input_shape=input_shape, classes=classes)

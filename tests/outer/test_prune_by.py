@@ -1,4 +1,4 @@
-"""`outer.prune_by`: what the pruner is told, in which direction, and what it makes of it."""
+"""`outer.prune_by`: which values the pruner gets, in which direction, and which trials it stops."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import pytest
 from outer_standin import Standin, execute, quality, reproducible, study
 
 from nasact.outer.data import load_study_data
-from nasact.outer.optuna.storage import reading
+from nasact.outer.optuna.storage import open_to_read
 from nasact.outer.store import StudyDirectory
 from nasact.results import Report
 from nasact.study import Study, TrialSpec
 from nasact.trial import run_trial
 
 
-def told(made: Study, root: Path) -> list[dict[int, float]]:
-    """The intermediate values in Optuna's own file, by trial."""
-    with reading(StudyDirectory.existing(root, made.name)) as optuna_study:
-        assert optuna_study is not None
-        return [dict(trial.intermediate_values) for trial in optuna_study.get_trials()]
+def intermediate_values(study: Study, root: Path) -> list[dict[int, float]]:
+    """The values in Optuna's own file, by trial: step -> value."""
+    with open_to_read(StudyDirectory.existing(root, study.name)) as database:
+        assert database is not None
+        return [dict(trial.intermediate_values) for trial in database.trials()]
 
 
-def history(made: Study, root: Path, key: str) -> list[dict[str, Any]]:
-    path = StudyDirectory.existing(root, made.name).trials / key / "result.json"
+def search_history(study: Study, root: Path, key: str) -> list[dict[str, Any]]:
+    path = StudyDirectory.existing(root, study.name).trials / key / "result.json"
     reports = json.loads(path.read_text())["result"]["history"]
     return [report for report in reports if report["phase"] == "search"]
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("hessian_eigenvalue", -1), ("max_weight.act1", 1)])
-def test_optuna_is_told_the_metric_of_real_trials_negated_where_lower_is_better(
+def test_the_pruner_gets_the_metric_of_real_trials_negated_if_lower_is_better(
     metric: str, sign: int, tmp_path: Path
 ) -> None:
     task = {"dataset": "digits", "model": {"name": "mlp", "hidden": [6]}, "train_limit": 80}
@@ -50,8 +50,8 @@ def test_optuna_is_told_the_metric_of_real_trials_negated_where_lower_is_better(
     data = load_study_data(made.spec)
     records = execute(made, tmp_path, lambda spec, directory: run_trial(spec, data, directory=directory))
     assert [(record.status, record.reason) for record in records] == [("complete", None)] * 2
-    for record, values in zip(records, told(made, tmp_path), strict=True):
-        reports = history(made, tmp_path, str(record.key))
+    for record, values in zip(records, intermediate_values(made, tmp_path), strict=True):
+        reports = search_history(made, tmp_path, str(record.key))
         # steps count the epochs after the warm-up; the eigenvalue is measured after the second epoch only
         expected = {r["epoch"] - 1: sign * r["metrics"][metric] for r in reports[1:] if metric in r["metrics"]}
         assert values == expected
@@ -59,8 +59,8 @@ def test_optuna_is_told_the_metric_of_real_trials_negated_where_lower_is_better(
         assert record.epochs == 4
 
 
-class Massive(Standin):
-    """Trials that differ in the metric called `name` alone, measured after every second epoch."""
+class OneMetricStandin(Standin):
+    """Trials that differ in the metric `name` only, which is measured after every second epoch."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -80,23 +80,23 @@ class Massive(Standin):
 
 
 @pytest.mark.parametrize(("metric", "sign", "seed"), [("identity_mass", 1, 1), ("max_weight", -1, 0)])
-def test_the_median_pruner_stops_the_worse_half_of_either_direction(
+def test_the_median_pruner_stops_the_worse_half_in_either_direction(
     metric: str, sign: int, seed: int, tmp_path: Path
 ) -> None:
     made = study(seed=seed, outer={"trials": 9, "sampler": "random", "pruner": "median", "prune_by": metric})
-    records = execute(made, tmp_path, Massive(metric))
+    records = execute(made, tmp_path, OneMetricStandin(metric))
     values = [sign * quality(made.fill(record.params)) for record in records]
     stopped = [record.number for record in records if record.status == "pruned"]
     assert stopped
     for number, value in enumerate(values):
-        before = [values[one] for one in range(number) if records[one].status == "complete"]
+        before = [values[earlier] for earlier in range(number) if records[earlier].status == "complete"]
         assert (number in stopped) == (len(before) >= 5 and value > median(before)), number
 
 
-def test_a_study_that_was_interrupted_prunes_by_its_metric_as_one_that_was_not(tmp_path: Path) -> None:
+def test_an_interrupted_study_prunes_by_its_metric_as_an_uninterrupted_one(tmp_path: Path) -> None:
     made = study(seed=1, outer={"trials": 8, "sampler": "random", "pruner": "median", "prune_by": "identity_mass"})
-    whole = execute(made, tmp_path / "whole", Massive("identity_mass"))
-    assert whole[-1].status == "pruned", "the second interruption is to fall into a trial that is pruned"
+    whole = execute(made, tmp_path / "whole", OneMetricStandin("identity_mass"))
+    assert whole[-1].status == "pruned", "the second interruption has to hit a trial that is pruned"
 
     def interrupt(spec: TrialSpec, index: int) -> None:
         seen = tmp_path / f"{spec.key()}-{index}"
@@ -105,8 +105,8 @@ def test_a_study_that_was_interrupted_prunes_by_its_metric_as_one_that_was_not(t
             raise KeyboardInterrupt
 
     for _ in range(2):
-        standin = Massive("identity_mass")
+        standin = OneMetricStandin("identity_mass")
         standin.before_epoch = interrupt
         with pytest.raises(KeyboardInterrupt):
             execute(made, tmp_path / "cut", standin)
-    assert reproducible(execute(made, tmp_path / "cut", Massive("identity_mass"))) == reproducible(whole)
+    assert reproducible(execute(made, tmp_path / "cut", OneMetricStandin("identity_mass"))) == reproducible(whole)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,19 @@ import torch
 
 from nasact.errors import StoreError, StudyError, SurgeryError
 from nasact.outer.callbacks import NullCallbacks
-from nasact.outer.provenance import git_commit, origin
+from nasact.outer.provenance import collect_provenance, git_commit, provenance_tags
 from nasact.outer.run import StudyResult, run_study
 from nasact.outer.store import StudyDirectory
 from nasact.outer.study_view import load_study_view
 from nasact.outer.trained_network import load_network
 from nasact.report.trials_table import trials_table
+from nasact.results import Report
 from nasact.study import Study
 from nasact.tracking import NullTracker
 from nasact.training.metrics import evaluate
-from nasact.trial import Report
 
 
-def small(**changes: Any) -> Study:
+def small_study(**changes: Any) -> Study:
     """The shipped study `digits`, with the budget of a test."""
     tree = Study.load("digits").tree
     tree["task"] |= {"model": {"name": "mlp", "hidden": [12]}, "train_limit": 240, "test_limit": 120}
@@ -38,7 +39,9 @@ def small(**changes: Any) -> Study:
     return Study.from_tree(tree)
 
 
-class Heard(NullCallbacks):
+class RecordingCallbacks(NullCallbacks):
+    """The calls of a study; optionally with an interrupt after the n-th report."""
+
     def __init__(self, interrupt_after: int | None = None) -> None:
         self.reports: list[tuple[int, str, int]] = []
         self.compared: list[tuple[int, int, str]] = []
@@ -59,7 +62,7 @@ class Heard(NullCallbacks):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run_study(small(), root=tmp_path_factory.mktemp("finished"))
+    return run_study(small_study(), root=tmp_path_factory.mktemp("finished"))
 
 
 def without_times(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,15 +87,15 @@ def test_a_study_leaves_a_result_that_can_be_read_again(finished: StudyResult) -
     assert finished.data.test.openings == 1
 
 
-def test_the_state_of_a_finished_study_is_read_in_plain_forms(finished: StudyResult) -> None:
-    state = load_study_view(finished.directory.parent.parent, "digits")
-    assert state.document == finished.document
-    assert state.records == finished.records
-    assert state.best == finished.best
-    assert state.genotype == finished.trial.to_dict()["genotype"]
-    assert state.comparison == json.loads(json.dumps(finished.comparison.to_dict()))
-    assert len(trials_table(state.trials).rows) == 3
-    assert all(trial["metrics"]["search_val_accuracy"] > 0 for trial in state.trials)
+def test_a_finished_study_is_viewed_in_plain_forms(finished: StudyResult) -> None:
+    view = load_study_view(finished.directory.parent.parent, "digits")
+    assert view.document == finished.document
+    assert view.records == finished.records
+    assert view.best == finished.best
+    assert view.genotype == finished.trial.to_dict()["genotype"]
+    assert view.comparison == json.loads(json.dumps(finished.comparison.to_dict()))
+    assert len(trials_table(view.trials).rows) == 3
+    assert all(trial["metrics"]["search_val_accuracy"] > 0 for trial in view.trials)
 
 
 def test_the_saved_network_is_the_one_that_was_compared(finished: StudyResult) -> None:
@@ -105,11 +108,11 @@ def test_the_saved_network_is_the_one_that_was_compared(finished: StudyResult) -
 
 
 def test_running_a_finished_study_again_trains_nothing(finished: StudyResult) -> None:
-    heard = Heard()
+    callbacks = RecordingCallbacks()
     before = {path: path.stat().st_mtime_ns for path in finished.directory.rglob("checkpoint*")}
-    again = run_study(small(), root=finished.directory.parent.parent, events=heard)
-    assert heard.reports == []
-    assert len(heard.compared) > 0
+    again = run_study(small_study(), root=finished.directory.parent.parent, callbacks=callbacks)
+    assert callbacks.reports == []
+    assert len(callbacks.compared) > 0
     assert again.document == finished.document
     assert {path: path.stat().st_mtime_ns for path in finished.directory.rglob("checkpoint*")} == before
 
@@ -117,16 +120,27 @@ def test_running_a_finished_study_again_trains_nothing(finished: StudyResult) ->
 @pytest.mark.parametrize("after", [2, 7])
 def test_an_interrupted_study_continues_to_the_same_result(after: int, finished: StudyResult, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_study(small(), root=tmp_path, events=Heard(interrupt_after=after))
-    state = load_study_view(tmp_path, "digits")
-    assert state.document is None
-    assert [record.status for record in state.records].count("running") == 1
-    continued = run_study(small(), root=tmp_path)
+        run_study(small_study(), root=tmp_path, callbacks=RecordingCallbacks(interrupt_after=after))
+    view = load_study_view(tmp_path, "digits")
+    assert view.document is None
+    assert [record.status for record in view.records].count("running") == 1
+    continued = run_study(small_study(), root=tmp_path)
     assert without_times(continued.document) == without_times(finished.document)
 
 
-class Broken(NullTracker):
-    """Everything fails, although no tracker may."""
+def test_a_result_that_was_removed_is_computed_again(finished: StudyResult, tmp_path: Path) -> None:
+    shutil.copytree(finished.directory, tmp_path / "runs" / "digits")
+    removed = tmp_path / "runs" / "digits" / "trials" / str(finished.best.key) / "result.json"
+    removed.unlink()
+    callbacks = RecordingCallbacks()
+    again = run_study(small_study(), root=tmp_path, callbacks=callbacks)
+    assert callbacks.reports == []
+    assert removed.exists()
+    assert without_times(again.document) == without_times(finished.document)
+
+
+class BrokenTracker(NullTracker):
+    """Every call raises, which the protocol forbids."""
 
     @property
     def run_ids(self) -> Any:
@@ -139,14 +153,14 @@ class Broken(NullTracker):
 
 
 def test_a_tracker_that_fails_cannot_stop_a_study(finished: StudyResult, tmp_path: Path) -> None:
-    heard = Heard()
-    result = run_study(small(), root=tmp_path, tracker=Broken(), events=heard)
+    callbacks = RecordingCallbacks()
+    result = run_study(small_study(), root=tmp_path, tracker=BrokenTracker(), callbacks=callbacks)
     assert without_times(result.document) == without_times(finished.document)
-    assert heard.messages == ["tracking failed (OSError: no study_started); the study goes on"]
+    assert callbacks.messages == ["tracking failed (OSError: no study_started); the study goes on"]
 
 
-class Recorder(NullTracker):
-    """Keeps what it was told; renders the figures, as a real tracker does."""
+class RecordingTracker(NullTracker):
+    """Records the calls; renders the figures, as a real tracker does."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -183,10 +197,10 @@ class Recorder(NullTracker):
         self.calls.append(status)
 
 
-def test_the_tracker_hears_what_the_view_hears(tmp_path: Path) -> None:
-    tracker, heard = Recorder(), Heard()
-    study = small(outer={"trials": 2}, compare={"seeds": 1, "baselines": ["relu"]}, search={"init": "original"})
-    result = run_study(study, root=tmp_path, tracker=tracker, events=heard)
+def test_the_tracker_gets_the_calls_that_the_callbacks_get(tmp_path: Path) -> None:
+    tracker, callbacks = RecordingTracker(), RecordingCallbacks()
+    study = small_study(outer={"trials": 2}, compare={"seeds": 1, "baselines": ["relu"]}, search={"init": "original"})
+    result = run_study(study, root=tmp_path, tracker=tracker, callbacks=callbacks)
     assert tracker.calls == [
         "study_started",
         "trial 0 complete ['genotype.json']",
@@ -195,7 +209,7 @@ def test_the_tracker_hears_what_the_view_hears(tmp_path: Path) -> None:
         "model digits",
         "complete",
     ]
-    assert tracker.reports == len(heard.reports) == 2 * 4
+    assert tracker.reports == len(callbacks.reports) == 2 * 4
     trial = {"weights_over_time.png", "final_weights.png", "learned_shapes.png"}
     assert tracker.figures == [trial, trial, {"accuracies.png", "learned_shapes.png"}]
     assert tracker.info.name == "digits"
@@ -205,24 +219,24 @@ def test_the_tracker_hears_what_the_view_hears(tmp_path: Path) -> None:
 
 
 def test_a_study_in_which_every_trial_diverges_ends_with_the_reason(tmp_path: Path) -> None:
-    tracker = Recorder()
-    study = small(search={"optimiser": {"name": "sgd", "lr": 1e30}}, outer={"trials": 2})
+    tracker = RecordingTracker()
+    study = small_study(search={"optimiser": {"name": "sgd", "lr": 1e30}}, outer={"trials": 2})
     with pytest.raises(StudyError, match=r"none of its 2 trials completed: .*search epoch 1.*--fresh"):
         run_study(study, root=tmp_path, tracker=tracker)
     assert tracker.calls[-1] == "failed"
-    state = load_study_view(tmp_path, "digits")
-    assert [record.status for record in state.records] == ["failed"] * 2
+    view = load_study_view(tmp_path, "digits")
+    assert [record.status for record in view.records] == ["failed"] * 2
 
 
 def test_a_model_without_sites_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    heard = Heard()
+    callbacks = RecordingCallbacks()
     with pytest.raises(SurgeryError):
-        run_study(small(sites={"include": ["nowhere*"]}), root=tmp_path, events=heard)
-    assert heard.reports == []
+        run_study(small_study(sites={"include": ["nowhere*"]}), root=tmp_path, callbacks=callbacks)
+    assert callbacks.reports == []
 
 
-def test_a_network_file_that_is_none_is_told_in_one_line(finished: StudyResult, tmp_path: Path) -> None:
-    with StudyDirectory.open_for(small(), tmp_path) as store:
+def test_a_network_file_that_cannot_be_read_is_refused_in_one_line(finished: StudyResult, tmp_path: Path) -> None:
+    with StudyDirectory.open_for(small_study(), tmp_path) as store:
         with pytest.raises(StoreError, match="there is no network yet"):
             load_network(store)
         whole = (finished.directory / "model.pt").read_bytes()
@@ -232,12 +246,18 @@ def test_a_network_file_that_is_none_is_told_in_one_line(finished: StudyResult, 
                 load_network(store)
 
 
-def test_origin_names_commit_versions_and_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = origin(7)
-    assert made.seed == 7
-    assert made.versions["torch"] == torch.__version__
-    assert made.cpus >= 1
-    assert made.tags()["version.torch"] == torch.__version__
+def test_provenance_names_commit_versions_and_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provenance = collect_provenance(7)
+    assert provenance.seed == 7
+    assert provenance.versions["torch"] == torch.__version__
+    assert provenance.cpus is not None
+    assert provenance.cpus >= 1
+    assert provenance.seconds is None
+    tags = provenance_tags(provenance)
+    assert tags["version.torch"] == torch.__version__
+    assert {"seed", "command", "platform", "cpus", "threads"} <= set(tags)
+    assert not {"seconds", "versions"} & set(tags)
+    assert all(isinstance(value, str) for value in tags.values())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_commit() is None

@@ -1,4 +1,4 @@
-"""The study's directory: one process at a time, the same study or none, and files that are whole."""
+"""The study's directory: one process at a time, the same study or a refusal, and files that are never half-written."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nasact.outer.store import StudyDirectory, study_names
 
 
 def test_a_study_is_stored_as_resolved_and_found_by_its_name(tmp_path: Path) -> None:
-    made = study()
-    with StudyDirectory.open_for(made, tmp_path) as store:
-        assert store.study_file.read_text() == made.to_yaml()
+    resolved = study()
+    with StudyDirectory.open_for(resolved, tmp_path) as store:
+        assert store.study_file.read_text() == resolved.to_yaml()
         assert store.path == tmp_path / "runs" / "standin"
     assert study_names(tmp_path) == ("standin",)
-    assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == made.tree
+    assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == resolved.tree
 
 
 def test_an_unknown_study_names_the_nearest(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_changed_study_under_an_old_name_is_refused_with_the_difference(tmp_pa
         f"study 'standin' in {tmp_path}/runs/standin was made with other settings:",
         "  search.epochs: 4 -> 5",
         "  retrain.epochs: 1 -> 7",
-        "Give this study another name (`name:` or --name), or start it anew with --fresh.",
+        "Give this study another name (`name:` or --name), or rerun with --fresh.",
     ]
     assert StudyDirectory.existing(tmp_path, "standin").read_study_tree() == study(outer__trials=1).tree
 
@@ -82,7 +82,7 @@ def test_one_process_runs_a_study_and_a_second_one_names_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"no database at all, only text" * 40, b"SQLite format 3\x00" + b"\xff" * 4096])
-def test_a_corrupt_database_is_refused_in_one_line_and_left_alone(content: bytes, tmp_path: Path) -> None:
+def test_a_corrupt_database_is_refused_in_one_line_and_not_changed(content: bytes, tmp_path: Path) -> None:
     StudyDirectory.open_for(study(), tmp_path).close()
     database = tmp_path / "runs" / "standin" / "study.db"
     database.write_bytes(content)
@@ -96,17 +96,17 @@ def test_a_corrupt_database_is_refused_in_one_line_and_left_alone(content: bytes
         read(study(), tmp_path)
 
 
-def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_database_of_another_program_is_refused_and_not_changed(tmp_path: Path) -> None:
     StudyDirectory.open_for(study(), tmp_path).close()
     database = tmp_path / "runs" / "standin" / "study.db"
     _execute(database, "CREATE TABLE recipes (name TEXT)")
     before = database.read_bytes()
-    with pytest.raises(StoreError, match="a database of something else"):
+    with pytest.raises(StoreError, match="a database of another program"):
         execute(study(outer__trials=1), tmp_path, Standin())
     assert database.read_bytes() == before
 
 
-def test_a_database_of_another_version_is_refused_with_its_trials_kept(tmp_path: Path) -> None:
+def test_a_database_of_another_optuna_version_is_refused(tmp_path: Path) -> None:
     execute(study(outer__trials=1), tmp_path, Standin())
     database = tmp_path / "runs" / "standin" / "study.db"
     _execute(database, "UPDATE alembic_version SET version_num = 'v9.9.9'")
@@ -117,7 +117,7 @@ def test_a_database_of_another_version_is_refused_with_its_trials_kept(tmp_path:
     _execute(database, "UPDATE alembic_version SET version_num = 'v3.2.0.a'")
 
 
-def test_a_study_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
+def test_a_study_file_that_holds_no_study_is_refused(tmp_path: Path) -> None:
     execute(study(outer__trials=1), tmp_path, Standin())
     for text in ("", "- a\n- b\n", "a: [", "\x00"):
         (tmp_path / "runs" / "standin" / "study.yaml").write_text(text)
@@ -125,7 +125,7 @@ def test_a_study_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
             StudyDirectory.open_for(study(), tmp_path)
 
 
-def test_json_is_written_whole_and_for_everybody(tmp_path: Path) -> None:
+def test_json_holds_null_for_nan_and_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"mean": float("nan"), "rows": ((1, float("inf")), [0.5]), "text": "é"})
     assert read_json(path) == {"mean": None, "rows": [[1, None], [0.5]], "text": "é"}
@@ -135,9 +135,9 @@ def test_json_is_written_whole_and_for_everybody(tmp_path: Path) -> None:
             read_json(path)
 
 
-def test_what_cannot_be_written_is_a_store_error_and_leaves_the_old_content(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where a folder is needed")
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot be created"):
         StudyDirectory.open_for(study(), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The engine `optuna`: trials one after another in this process, kept in the study's SQLite file.
+"""The engine `optuna`: trials one after another in this process, recorded in the study's SQLite file.
 
 The only folder that imports optuna.
 """

@@ -36,12 +36,13 @@ from torch import nn
 from nasact.bilevel import STRATEGIES
 from nasact.compare import single_genotypes
 from nasact.files import write_json
+from nasact.results import TrialResult
 from nasact.study import TrialSpec
 from nasact.tasks import Data, Split, load_data
 from nasact.training.checkpoint import Checkpoint
 from nasact.training.metrics import evaluate
 from nasact.training.process import configure_process
-from nasact.trial import TrialResult, begin_retrain, derived_model, retrain_epochs, run_trial, trial_key
+from nasact.trial import begin_retrain, derived_model, retrain_epochs, run_trial, trial_key
 
 RUNS = Path("runs/derived")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nasact.compare import Comparison
-    from nasact.trial import TrialResult
+    from nasact.results import TrialResult
 
 
 def trial_figures(result: TrialResult, original_functions: Mapping[str, str]) -> dict[str, bytes]:

@@ -15,8 +15,8 @@ HEAVY = {"torch", "mlflow", "optuna", "pydantic", "ray", "sklearn", "numpy", "ma
 COMMANDS = sorted(cli.commands)
 
 
-def test_commands() -> None:
-    assert COMMANDS == ["check", "export", "list", "search", "show", "ui"]
+def test_the_documented_commands_exist() -> None:
+    assert set(COMMANDS) >= {"check", "export", "list", "search", "show", "ui"}
 
 
 def test_help_takes_less_than_a_second(command, tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def derived(top_k: int, level: str = "layer") -> nn.Module:
     return derive(supernet, top_k).apply(model)
 
 
-def test_formats() -> None:
-    assert set(FORMATS.names()) == {"onnx", "pt2", "safetensors"}
+def test_the_documented_formats_are_registered() -> None:
+    assert set(FORMATS.names()) >= {"onnx", "pt2", "safetensors"}
 
 
 def test_the_command_offers_exactly_the_registered_formats() -> None:
@@ -57,7 +57,7 @@ def test_the_command_offers_exactly_the_registered_formats() -> None:
 
 @pytest.mark.parametrize(
     ("format_name", "top_k", "level"),
-    [("onnx", 2, "channel"), ("onnx", 4, "layer"), ("pt2", 4, "layer"), ("safetensors", 1, "layer")],
+    [*((name, 4, "layer") for name in FORMATS.names()), ("onnx", 2, "channel"), ("safetensors", 1, "layer")],
 )
 def test_an_export_computes_what_the_network_computes(format_name: str, top_k: int, level: str, tmp_path: Path) -> None:
     network = derived(top_k, level).train()

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from nasact.cli import options
 from nasact.kinds import KINDS, Kind
 
 Rows = list[dict[str, Any]]
@@ -19,8 +20,8 @@ def kind_rows(kind: Kind) -> Rows:
     """One row for each thing of a kind: its name, its options with their defaults, and the columns of the kind."""
     rows = []
     for name, record in kind.records().items():
-        options = kind.default_options(record)
-        row = {"name": name} | ({} if options is None else {"options": _options_text(options)})
+        defaults = kind.default_options(record)
+        row = {"name": name} | ({} if defaults is None else {"options": _options_text(defaults)})
         for header, column in kind.columns.items():
             row[header] = _cell(getattr(record, column) if isinstance(column, str) else column(record))
         rows.append(row)
@@ -77,9 +78,7 @@ def list_group(what: str, as_json: bool) -> None:
     """List the functions, spaces, models, ... that a study can name."""
     rows = LISTS[what]()
     if as_json:
-        import json
-
-        click.echo(json.dumps(rows, indent=2))
+        options.echo_json(rows)
         return
     from nasact.report.terminal import print_rows
 

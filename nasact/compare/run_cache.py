@@ -46,7 +46,7 @@ class RunCache:
         self._reported: set[tuple[str, int, Purpose]] = set()
 
     def measure(self, jobs: Sequence[TrainingJob]) -> list[SeedRun]:
-        """The runs of the jobs, in their order. Networks that are not stored yet are trained, maybe in parallel."""
+        """The runs of the jobs, in their order. Networks that are not stored yet are trained, if possible in parallel."""
         missing: dict[str, TrainingJob] = {}
         for job in jobs:
             key = self.key(job)
@@ -69,7 +69,7 @@ class RunCache:
         return [self._runs[self.key(job)] for job in jobs]
 
     def measure_variants(self, variants: Iterable[VariantSpec]) -> dict[str, list[SeedRun]]:
-        """By variant: its runs on the test set, one per seed. Weights are stored of the derived network of seed 0."""
+        """By variant: its runs on the test set, one per seed. Stores the weights of the derived network of seed 0."""
         jobs = {
             variant.name: [
                 TrainingJob(
@@ -99,9 +99,9 @@ class RunCache:
 
     def _report(self, job: TrainingJob) -> None:
         """Call `progress` once per job."""
-        place = (job.label, job.seed, job.purpose)
-        if place not in self._reported:
-            self._reported.add(place)
+        row = (job.label, job.seed, job.purpose)
+        if row not in self._reported:
+            self._reported.add(row)
             self._progress(len(self._reported), self._total, job.label)
 
     def _train(self, jobs: list[TrainingJob]) -> Iterator[tuple[TrainingJob, SeedRun, bytes | None]]:

@@ -37,7 +37,7 @@ def test_the_pruner_gets_the_metric_of_real_trials_negated_if_lower_is_better(
 ) -> None:
     task = {"dataset": "digits", "model": {"name": "mlp", "hidden": [6]}, "train_limit": 80}
     monitors = ["weights", {"name": "hessian", "every": 2, "examples": 16}]
-    made = study(
+    pruned_study = study(
         task=task,
         search={
             "strategy": {"name": "darts", "order": 1, "lr": {"low": 1e-3, "high": 1e-1, "log": True}},
@@ -47,11 +47,11 @@ def test_the_pruner_gets_the_metric_of_real_trials_negated_if_lower_is_better(
         },
         outer={"trials": 2, "pruner": "median", "prune_by": metric},
     )
-    data = load_study_data(made.spec)
-    records = execute(made, tmp_path, lambda spec, directory: run_trial(spec, data, directory=directory))
+    data = load_study_data(pruned_study.spec)
+    records = execute(pruned_study, tmp_path, lambda spec, directory: run_trial(spec, data, directory=directory))
     assert [(record.status, record.reason) for record in records] == [("complete", None)] * 2
-    for record, values in zip(records, intermediate_values(made, tmp_path), strict=True):
-        reports = search_history(made, tmp_path, str(record.key))
+    for record, values in zip(records, intermediate_values(pruned_study, tmp_path), strict=True):
+        reports = search_history(pruned_study, tmp_path, str(record.key))
         # steps count the epochs after the warm-up; the eigenvalue is measured after the second epoch only
         expected = {r["epoch"] - 1: sign * r["metrics"][metric] for r in reports[1:] if metric in r["metrics"]}
         assert values == expected
@@ -67,25 +67,25 @@ class OneMetricStandin(Standin):
         self.name = name
 
     def __call__(self, spec: TrialSpec, directory: Path) -> Any:
-        reports, answer = super().__call__(spec, directory), None
+        reports, stop = super().__call__(spec, directory), None
         while True:
             try:
-                report = reports.send(answer)
-            except StopIteration as stop:
-                return stop.value
+                report = reports.send(stop)
+            except StopIteration as end:
+                return end.value
             metrics = {"val_accuracy": 0.5}
             if report.epoch % 2 == 0:
                 metrics[self.name] = quality(spec)
-            answer = yield Report(report.phase, report.epoch, report.epochs, metrics)
+            stop = yield Report(report.phase, report.epoch, report.epochs, metrics)
 
 
 @pytest.mark.parametrize(("metric", "sign", "seed"), [("identity_mass", 1, 1), ("max_weight", -1, 0)])
 def test_the_median_pruner_stops_the_worse_half_in_either_direction(
     metric: str, sign: int, seed: int, tmp_path: Path
 ) -> None:
-    made = study(seed=seed, outer={"trials": 9, "sampler": "random", "pruner": "median", "prune_by": metric})
-    records = execute(made, tmp_path, OneMetricStandin(metric))
-    values = [sign * quality(made.fill(record.params)) for record in records]
+    pruned_study = study(seed=seed, outer={"trials": 9, "sampler": "random", "pruner": "median", "prune_by": metric})
+    records = execute(pruned_study, tmp_path, OneMetricStandin(metric))
+    values = [sign * quality(pruned_study.fill(record.params)) for record in records]
     stopped = [record.number for record in records if record.status == "pruned"]
     assert stopped
     for number, value in enumerate(values):
@@ -94,8 +94,10 @@ def test_the_median_pruner_stops_the_worse_half_in_either_direction(
 
 
 def test_an_interrupted_study_prunes_by_its_metric_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    made = study(seed=1, outer={"trials": 8, "sampler": "random", "pruner": "median", "prune_by": "identity_mass"})
-    whole = execute(made, tmp_path / "whole", OneMetricStandin("identity_mass"))
+    pruned_study = study(
+        seed=1, outer={"trials": 8, "sampler": "random", "pruner": "median", "prune_by": "identity_mass"}
+    )
+    whole = execute(pruned_study, tmp_path / "whole", OneMetricStandin("identity_mass"))
     assert whole[-1].status == "pruned", "the second interruption has to hit a trial that is pruned"
 
     def interrupt(spec: TrialSpec, index: int) -> None:
@@ -108,5 +110,7 @@ def test_an_interrupted_study_prunes_by_its_metric_as_an_uninterrupted_one(tmp_p
         standin = OneMetricStandin("identity_mass")
         standin.before_epoch = interrupt
         with pytest.raises(KeyboardInterrupt):
-            execute(made, tmp_path / "cut", standin)
-    assert reproducible(execute(made, tmp_path / "cut", OneMetricStandin("identity_mass"))) == reproducible(whole)
+            execute(pruned_study, tmp_path / "cut", standin)
+    assert reproducible(execute(pruned_study, tmp_path / "cut", OneMetricStandin("identity_mass"))) == reproducible(
+        whole
+    )

@@ -104,7 +104,7 @@ def interrupt_after(seconds: float) -> threading.Timer:
     return timer
 
 
-@pytest.mark.parametrize("seconds", [0.2, 5.0], ids=["importing", "training"])
+@pytest.mark.parametrize("seconds", [0.5, 5.0], ids=["importing", "training"])
 def test_closing_after_an_interrupt_ends_all_workers_at_once(seconds: float) -> None:
     pool, jobs = slow_work()
     interrupt_after(seconds)

@@ -152,7 +152,7 @@ def trainable_weights(supernet: Supernet) -> list[nn.Parameter]:
 def scalar(loss: Tensor) -> Tensor:
     """Return `loss`; raise ModelError unless it is a 0-d tensor."""
     if loss.dim() != 0:
-        raise ModelError(f"the loss must be one number, but got a tensor of shape {tuple(loss.shape)}")
+        raise ModelError(f"the loss must be a scalar, but got a tensor of shape {tuple(loss.shape)}")
     return loss
 
 

@@ -31,7 +31,7 @@ CNN_OPTIMISERS = ("sgd_momentum", "sgd_nesterov", "adam", "adamw")
 
 
 @dataclass(frozen=True)
-class Promise:
+class Expectation:
     """A hypergradient, called with `options`, must equal `answer` up to `tolerance`.
 
     The error is relative to the indirect part, through the weights, which may be much smaller than the direct part.
@@ -42,47 +42,47 @@ class Promise:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-PROMISES = {
-    "first_order": Promise(direct_part_only, 1e-12),
-    "second_order": Promise(one_step_ahead, 1e-12),
-    "finite_difference": Promise(one_step_ahead, 1e-3),
-    "unrolled": Promise(one_step_ahead, 1e-12),
-    "implicit_neumann": Promise(
+EXPECTATIONS = {
+    "first_order": Expectation(direct_part_only, 1e-12),
+    "second_order": Expectation(one_step_ahead, 1e-12),
+    "finite_difference": Expectation(one_step_ahead, 1e-3),
+    "unrolled": Expectation(one_step_ahead, 1e-12),
+    "implicit_neumann": Expectation(
         partial(truncated_series, step=0.05, iterations=20), 1e-12, {"step": 0.05, "iterations": 20}
     ),
     # The CNN's training loss has negative curvature: without damping there is no answer.
-    "implicit_conjugate_gradient": Promise(
+    "implicit_conjugate_gradient": Expectation(
         partial(exact_inverse, damping=1.0), 1e-11, {"damping": 1.0, "iterations": 100, "tolerance": 1e-13}
     ),
 }
 MATRIX = [(name, problem) for name in HYPERGRADIENTS.names() for problem in PROBLEMS]
 
 
-def test_every_hypergradient_has_a_promise_and_meets_every_problem() -> None:
-    assert set(PROMISES) == set(HYPERGRADIENTS.names())
+def test_every_hypergradient_has_an_expectation_and_is_tested_on_every_problem() -> None:
+    assert set(EXPECTATIONS) == set(HYPERGRADIENTS.names())
     assert len(HYPERGRADIENTS) >= 6
     assert {"quadratic", "ridge", "cnn_sgd_momentum", "cnn_adam"} <= set(PROBLEMS)
     assert len(MATRIX) == len(HYPERGRADIENTS) * len(PROBLEMS)
 
 
 @pytest.mark.parametrize(("name", "problem"), MATRIX)
-def test_keeps_its_promise(name: str, problem: str) -> None:
-    point, promise = PROBLEMS[problem](), PROMISES[name]
-    direct, indirect = promise.answer(point)
-    found = HYPERGRADIENTS.get(name)(point.problem, point.w, point.alpha, point.inner, **promise.options).alpha
+def test_agrees_with_its_exact_answer(name: str, problem: str) -> None:
+    point, expectation = PROBLEMS[problem](), EXPECTATIONS[name]
+    direct, indirect = expectation.answer(point)
+    found = HYPERGRADIENTS.get(name)(point.problem, point.w, point.alpha, point.inner, **expectation.options).alpha
     assert [part.shape for part in found] == [part.shape for part in point.alpha]
     if name == "first_order":
         assert not bool(indirect.any())
-        torch.testing.assert_close(flat(found), direct, rtol=promise.tolerance, atol=0)
+        torch.testing.assert_close(flat(found), direct, rtol=expectation.tolerance, atol=0)
     else:
         assert indirect.norm() > 1e-5, "without an indirect part nothing is tested"
-        assert relative_error(found, (direct + indirect,), relative_to=(indirect,)) < promise.tolerance
+        assert relative_error(found, (direct + indirect,), relative_to=(indirect,)) < expectation.tolerance
 
 
 def test_the_exact_answers_of_the_hypergradients_differ_on_every_problem() -> None:
     """A hypergradient that computes the answer of another kind would fail."""
-    kinds = [PROMISES[name] for name in ("first_order", "second_order", "implicit_neumann")]
-    kinds.append(PROMISES["implicit_conjugate_gradient"])
+    kinds = [EXPECTATIONS[name] for name in ("first_order", "second_order", "implicit_neumann")]
+    kinds.append(EXPECTATIONS["implicit_conjugate_gradient"])
     for make in PROBLEMS.values():
         answers = [sum(kind.answer(make())) for kind in kinds]
         scale = max(float(answer.norm()) for answer in answers)

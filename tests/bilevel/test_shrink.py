@@ -149,8 +149,8 @@ def test_after_a_drop_it_equals_darts_on_the_bank_of_the_remaining_candidates(or
             parameter.copy_(source[..., (1, 3, 4)] if "alpha" in name else source)
     train, val = batches(torch.float64)
     found = []
-    for one in (supernet, twin):
-        search = strategy.init(one, torch.optim.SGD(one.weight_parameters(), lr=0.1), F.cross_entropy)
+    for searched in (supernet, twin):
+        search = strategy.init(searched, torch.optim.SGD(searched.weight_parameters(), lr=0.1), F.cross_entropy)
         torch.manual_seed(0)
         found.append(strategy.alpha_gradient(search, train, val).alpha)
     for whole, small in zip(*found, strict=True):
@@ -164,15 +164,15 @@ def test_a_search_saved_after_a_drop_continues_to_the_bit_in_a_new_supernet() ->
     for progress in (0.1, 0.3, 0.4):
         step_at(strategy, state, progress)
     saved = copy.deepcopy(state.state_dict())
-    other = initial_state_of(strategy)
-    other.load_state_dict(saved)
+    loaded = initial_state_of(strategy)
+    loaded.load_state_dict(saved)
     ends = []
-    for one in (state, other):
+    for continued in (state, loaded):
         torch.manual_seed(8)
         for progress in (0.45, 0.5, 0.6):
-            step_at(strategy, one, progress)
-        assert remaining(one.supernet) == [2, 2]
-        ends.append(torch.cat([t.detach().double().flatten() for t in one.supernet.state_dict().values()]))
+            step_at(strategy, continued, progress)
+        assert remaining(continued.supernet) == [2, 2]
+        ends.append(torch.cat([t.detach().double().flatten() for t in continued.supernet.state_dict().values()]))
     assert same_bits(*ends)
     assert remaining(initial_state_of(strategy).supernet) == [5, 5]
 

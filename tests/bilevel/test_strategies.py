@@ -138,17 +138,17 @@ def test_a_saved_and_loaded_state_continues_to_the_bit(strategy: Strategy, optim
     state = initial_state_of(strategy, optimiser=optimiser)
     run(strategy, state, 2)
     saved, random = state.state_dict(), torch.get_rng_state()
-    kept = copy.deepcopy(saved)
+    copy_of_saved = copy.deepcopy(saved)
     reports = run(strategy, state, 2)
 
-    other = initial_state_of(strategy, optimiser=optimiser, seed=1)
-    other.load_state_dict(saved)
+    loaded = initial_state_of(strategy, optimiser=optimiser, seed=1)
+    loaded.load_state_dict(saved)
     torch.set_rng_state(random)
-    assert other.step == 2
-    assert run(strategy, other, 2) == reports
-    assert same_bits(all_values(other), all_values(state))
+    assert loaded.step == 2
+    assert run(strategy, loaded, 2) == reports
+    assert same_bits(all_values(loaded), all_values(state))
     # neither search changed the dictionary
-    torch.testing.assert_close(saved, kept, rtol=0, atol=0)
+    torch.testing.assert_close(saved, copy_of_saved, rtol=0, atol=0)
 
 
 @ALL

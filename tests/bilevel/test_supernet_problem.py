@@ -169,7 +169,7 @@ def test_the_error_for_a_model_without_second_derivatives_names_strategies_that_
 def test_a_loss_that_is_not_a_scalar_is_refused() -> None:
     supernet, (train, val) = tiny_supernet(), batches()
     problem = SupernetProblem.draw(supernet, lambda out, y: F.cross_entropy(out, y, reduction="none"), train, val)
-    with pytest.raises(ModelError, match=r"the loss must be one number, but got a tensor of shape \(16,\)"):
+    with pytest.raises(ModelError, match=r"the loss must be a scalar, but got a tensor of shape \(16,\)"):
         problem.train_loss(problem.w, problem.alpha)
 
 

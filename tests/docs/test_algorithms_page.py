@@ -76,4 +76,4 @@ def test_every_row_names_a_test_that_shows_it(kind: str) -> None:
 def test_every_hypergradient_names_its_strategy() -> None:
     for name, strategy, *_, shown_by in rows("Hypergradients"):
         assert strategy.split("`")[1] in STRATEGIES, name
-        assert "test_keeps_its_promise" in cited_tests(shown_by), name
+        assert "test_agrees_with_its_exact_answer" in cited_tests(shown_by), name

@@ -32,7 +32,7 @@ class DrNAS(FirstOrder):
     source: ClassVar[str] = "Chen et al. 2021, arXiv:2006.10355"
     guarantee: ClassVar[str] = "an unbiased gradient of the expected validation loss and of the KL; order 1 in w"
     normalisers: ClassVar[tuple[str, ...]] = ("dirichlet",)
-    normalisers_reason: ClassVar[str] = "it learns the distribution that the weights come from"
+    normalisers_reason: ClassVar[str] = "it learns the distribution of the mixture weights"
 
     pull: float = 1e-3
 

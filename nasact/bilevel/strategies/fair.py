@@ -29,7 +29,7 @@ class Fair(FirstOrder):
     source: ClassVar[str] = "Chu et al. 2020, arXiv:1911.12126"
     guarantee: ClassVar[str] = "the gradient of the validation loss and of a penalty of the gates; order 1 in w"
     normalisers: ClassVar[tuple[str, ...]] = ("sigmoid",)
-    normalisers_reason: ClassVar[str] = "its functions do not share a sum of one"
+    normalisers_reason: ClassVar[str] = "its functions have independent gates"
 
     scale: float = 10.0
 

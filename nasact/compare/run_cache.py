@@ -46,7 +46,7 @@ class RunCache:
         self._reported: set[tuple[str, int, Purpose]] = set()
 
     def measure(self, jobs: Sequence[TrainingJob]) -> list[SeedRun]:
-        """The runs of the jobs, in their order. Networks that are not stored yet are trained, if possible in parallel."""
+        """The runs of the jobs, in their order. Trains the networks that are not stored yet, with workers if faster."""
         missing: dict[str, TrainingJob] = {}
         for job in jobs:
             key = self.key(job)

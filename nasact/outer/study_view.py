@@ -21,8 +21,8 @@ from nasact.report.trials_table import collapse_text
 class StudyView:
     """The study in plain forms, as `report` takes them.
 
-    `trials`: the records with their results (`trial_documents`). `genotype`: of the best trial. `genotype`,
-    `comparison` and `document` (result.json) are None until they have been computed.
+    `tree`: the content of study.yaml. `trials`: the records with their results (`trial_documents`). `genotype`: of the
+    best trial; `genotype`, `comparison` and `document` (result.json) are None until they have been computed.
     """
 
     name: str

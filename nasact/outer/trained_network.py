@@ -79,6 +79,6 @@ def load_network(store: StudyDirectory) -> TrainedNetwork:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise StoreError(f"{path}: no longer fits model {spec.task.model.name!r} ({first})") from error
+        last_line = str(error).strip().splitlines()[-1].strip()
+        raise StoreError(f"{path}: no longer fits model {spec.task.model.name!r} ({last_line})") from error
     return TrainedNetwork(module=module.eval(), genotype=genotype, spec=spec, input_shape=input_shape, classes=classes)

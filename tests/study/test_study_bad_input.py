@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nasact.errors import NasactError, StudyError
+from nasact.mixture import NORMALISERS
 from nasact.study import Study
 
 TASK = "task: {dataset: digits, model: mlp}\n"
@@ -141,7 +142,7 @@ AFTER_GOOD = {
         "search: {strategy: gdas, regularisers: [sdarts]}",
         "m.yaml:3: search.regularisers.0: regulariser 'sdarts' cannot be applied: it moves mixture weights by eps and "
         "back onto the simplex, but the weights of normaliser 'gumbel_hard' are not on the simplex, or are drawn at "
-        "each pass; use softmax or ratio or convex or clip",
+        f"each pass; use {' or '.join(name for name, record in NORMALISERS.items() if record.on_simplex)}",
     ),
     "top_k larger than the number of remaining candidates": (
         "search: {strategy: shrink}\nderive: {top_k: 2}",

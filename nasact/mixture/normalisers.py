@@ -24,7 +24,7 @@ class Normaliser:
     """How alphas become mixture weights. tests/mixture/test_normaliser_properties.py checks every property by numbers.
 
     `weights(alpha, temperature, sample)` returns p like alpha: alpha (..., K) floating, temperature a 0-d tensor,
-    `sample` True in training, False in evaluation (a stochastic normaliser then returns its mean).
+    `sample` True in training, False in evaluation (a stochastic normaliser then draws nothing).
     `inverse(p, temperature)` returns alphas that yield `p` in evaluation.
     """
 

@@ -23,7 +23,7 @@ def warnings_at_start(strategy: DARTS, space: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
-def test_a_kinked_candidate_is_named_with_its_site_once_a_search(update) -> None:
+def test_a_kinked_candidate_is_named_with_its_site_once_per_search(update) -> None:
     (message,) = warnings_at_start(DARTS(mixed="finite_difference", update=update), ("tanh", "hardtanh", "relu"))
     assert message.startswith("site '1': candidate 'hardtanh' has a kink at -1, 1: mixed 'finite_difference' can be ")
     assert message.endswith("use mixed 'exact'")

@@ -1,4 +1,4 @@
-"""`gdas`, `drnas` and `fair` without their penalties equal first-order `darts` with the same normaliser, to the bit."""
+"""`gdas`, `drnas`, `fair` and `gaea` without their extras equal first-order `darts` with the same normaliser."""
 
 from __future__ import annotations
 

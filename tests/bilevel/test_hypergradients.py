@@ -21,7 +21,7 @@ def test_hypergradients_are_registered() -> None:
 
 @pytest.mark.parametrize("optimiser", ["sgd_momentum", "adam"])
 @pytest.mark.parametrize("name", NAMES)
-def test_leaves_no_trace(name: str, optimiser: str) -> None:
+def test_a_hypergradient_changes_nothing(name: str, optimiser: str) -> None:
     case = cnn_case(optimiser)
     before, random = tensor_copies(case.supernet), torch.get_rng_state()
     memory = {(id(p), key): value.clone() for p, state in case.optimiser.state.items() for key, value in state.items()}

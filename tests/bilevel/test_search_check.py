@@ -157,7 +157,7 @@ def test_divergence_in_the_check_restores_the_search_too(strategy: Strategy) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leaky(Joint):
+class ChangesTheSearch(Joint):
     """A hypergradient that does not restore the tensor that it changed."""
 
     changes: str = "bn1.running_mean"
@@ -172,10 +172,10 @@ class Leaky(Joint):
 
 @pytest.mark.parametrize("changes", ["bn1.running_mean", "conv1.weight"])
 def test_a_hypergradient_that_changes_the_search_is_found_and_the_search_restored(changes: str) -> None:
-    strategy = Leaky(changes=changes)
+    strategy = ChangesTheSearch(changes=changes)
     state = initial_state_of(strategy)
     before = copied_state(state)
-    with pytest.raises(SurgeryError, match=rf"strategy 'Leaky': the hypergradient changed '{changes}'"):
+    with pytest.raises(SurgeryError, match=rf"strategy 'ChangesTheSearch': the hypergradient changed '{changes}'"):
         check_search_moves(strategy, state, *batches())
     torch.testing.assert_close(copied_state(state), before, rtol=0, atol=0)
 
@@ -188,14 +188,14 @@ def test_mixture_left_out_of_the_forward_pass_is_named() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restless(Joint):
+class AlwaysMovesAlpha(Joint):
     """A strategy that moves alpha although its `alpha_moves_from` is None (never)."""
 
     alpha_moves_from: ClassVar[float | None] = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Late(Joint):
+class NeverMovesAlpha(Joint):
     """A strategy that never moves alpha although its `alpha_moves_from` is the middle of the search."""
 
     alpha_moves_from: ClassVar[float | None] = 0.5
@@ -205,16 +205,18 @@ class Late(Joint):
 
 
 def test_alpha_that_moves_although_the_record_says_never_is_found_and_restored() -> None:
-    state = initial_state_of(Restless())
+    state = initial_state_of(AlwaysMovesAlpha())
     before = copied_state(state)
-    with pytest.raises(SurgeryError, match="strategy 'Restless': an alpha moved, but the strategy's alpha_moves"):
-        check_search_moves(Restless(), state, *batches())
+    with pytest.raises(
+        SurgeryError, match="strategy 'AlwaysMovesAlpha': an alpha moved, but the strategy's alpha_moves"
+    ):
+        check_search_moves(AlwaysMovesAlpha(), state, *batches())
     torch.testing.assert_close(copied_state(state), before, rtol=0, atol=0)
 
 
 def test_alpha_that_moves_later_is_checked_at_that_progress() -> None:
-    state = initial_state_of(Late())
+    state = initial_state_of(NeverMovesAlpha())
     state.progress = 0.125
-    with pytest.raises(SurgeryError, match="strategy 'Late': site 'act1': its alpha got no gradient"):
-        check_search_moves(Late(), state, *batches())
+    with pytest.raises(SurgeryError, match="strategy 'NeverMovesAlpha': site 'act1': its alpha got no gradient"):
+        check_search_moves(NeverMovesAlpha(), state, *batches())
     assert state.progress == 0.125

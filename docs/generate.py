@@ -6,8 +6,10 @@ What a registry, a help text or a record states is written from there, never by 
 from __future__ import annotations
 
 import difflib
+import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import click
@@ -15,9 +17,11 @@ import click
 from nasact import activations
 from nasact.cli.listing import LISTS
 from nasact.cli.main import cli
+from nasact.kinds import KINDS
 from nasact.report.legend import comparison_legend
 
 ROOT = Path(__file__).resolve().parent.parent
+PAPERS = "Papers 000 to 004: see [papers.md](papers.md)."
 NOTE = "<!-- Written by docs/generate.py (make docs); changes here are lost. -->\n\n"
 
 
@@ -60,7 +64,7 @@ def catalogue() -> str:
 
 def reference() -> str:
     """What a study can name, from `nasact list`; functions and search spaces have a page of their own."""
-    lines = ["# What a study can name\n"]
+    lines = ["# What a study can name\n", f"{PAPERS}\n"]
     for what, rows_of in LISTS.items():
         if what in ("functions", "spaces"):
             continue
@@ -69,6 +73,27 @@ def reference() -> str:
         lines += [f"## {what.capitalize()}\n", _row(headers), "|" + "---|" * len(headers)]
         lines += [_row([str(row[header]) for header in headers]) for row in rows] + [""]
     assert len(LISTS) >= 10
+    return NOTE + "\n".join(lines)
+
+
+def algorithms() -> str:
+    """What the docstring of every record with options states: all strategies, regularisers, monitors, ..."""
+    lines = [
+        "# What each algorithm computes\n",
+        "The docstrings of all records, with the default options. [algorithms.md](algorithms.md) compares them.",
+        f"{PAPERS}\n",
+    ]
+    count = 0
+    for kind in KINDS.values():
+        records = {name: record for name, record in kind.records().items() if is_dataclass(record)}
+        if kind.plural and records and all(isinstance(record, type) for record in records.values()):
+            lines.append(f"## {kind.plural.capitalize()}\n")
+            for name, record in records.items():
+                count += 1
+                options = ", ".join(f"{key}={value}" for key, value in (kind.default_options(record) or {}).items())
+                lines += [f"### {name}\n", f"Options: {f'`{options}`' if options else 'none'}.\n"]
+                lines += [f"{inspect.getdoc(record)}\n"]
+    assert count >= 25
     return NOTE + "\n".join(lines)
 
 
@@ -90,6 +115,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/cli.md": cli_reference,
     "docs/catalogue.md": catalogue,
     "docs/reference.md": reference,
+    "docs/algorithm-reference.md": algorithms,
     "README.md": readme,
 }
 

@@ -5,19 +5,13 @@ The rooms below are imported when a study is validated, never with this module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
+
+from nasact.study.record_facts import has_temperature, supported_normalisers
 
 DEFAULT_STRATEGIES = ("gdas", "joint")
 """The strategy of a study that names none: the first in the ranking of docs/ranking.md; if the study names a
 normaliser that this strategy does not support, the next one."""
-
-
-def supported_normalisers(strategy: object) -> tuple[str, ...]:
-    """The normalisers that a strategy supports, its default first; empty: all, or there is no such strategy."""
-    from nasact.bilevel import STRATEGIES
-
-    return STRATEGIES.get(strategy).normalisers if isinstance(strategy, str) and strategy in STRATEGIES else ()
 
 
 def default_strategy(normaliser: object) -> str:
@@ -28,16 +22,9 @@ def default_strategy(normaliser: object) -> str:
 
 def default_temperature(strategy: object, normaliser: object) -> dict[str, Any] | None:
     """The temperature of a study that names none, as its YAML would say it; None: constant."""
-    from nasact.bilevel import STRATEGIES
+    from nasact import bilevel
 
-    if strategy not in STRATEGIES or not isinstance(normaliser, str) or not has_temperature((normaliser,)):
+    if strategy not in bilevel.STRATEGIES or not has_temperature(normaliser):
         return None
-    annealed = getattr(STRATEGIES.get(str(strategy)), "temperature", None)
+    annealed = bilevel.default_temperature(bilevel.STRATEGIES.get(str(strategy)))
     return None if annealed is None else dict(zip(("start", "end", "schedule"), annealed, strict=True))
-
-
-def has_temperature(normalisers: Iterable[str]) -> bool:
-    """Whether any of these normalisers depends on the temperature; an unknown name does not."""
-    from nasact.mixture import NORMALISERS
-
-    return any(name in NORMALISERS and NORMALISERS.get(name).tempered for name in normalisers)

@@ -52,8 +52,8 @@ class SearchSetting:
 class Penalty(Protocol):
     """A term added to a loss: a frozen record of hyperparameters and a pure function.
 
-    Optional attribute `phases`: the parts of the search in which the penalty acts (`phases.SearchPhase`). Default: none
-    is named, and the penalty acts in every step.
+    Optional attribute `phases`: the parts of the search in which the penalty acts (`phases.SearchPhase`). Default: no
+    phases; the penalty acts in every step.
     """
 
     name: ClassVar[str]

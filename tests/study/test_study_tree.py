@@ -27,6 +27,13 @@ def study(**sections: Any) -> Study:
     return Study.from_tree({**LEAST, **sections})
 
 
+def test_a_study_and_the_library_have_the_same_defaults_of_the_redundancy_check() -> None:
+    from nasact.redundancy.inspection import DEFAULT_INPUT_SCALE, DEFAULT_TOLERANCE
+
+    redundancy = study().spec.redundancy
+    assert (redundancy.tolerance, redundancy.input_scale) == (DEFAULT_TOLERANCE, DEFAULT_INPUT_SCALE)
+
+
 def test_defaults_are_filled_in_and_written_down() -> None:
     assert study().tree == {
         "name": "study",

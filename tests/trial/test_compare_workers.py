@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,15 @@ def interrupt_after(seconds: float) -> threading.Timer:
     return timer
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also in a test run that a shell started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("seconds", [0.5, 5.0], ids=["importing", "training"])
 def test_closing_after_an_interrupt_ends_all_workers_at_once(seconds: float) -> None:
     pool, jobs = slow_work()
@@ -114,7 +124,7 @@ def test_closing_after_an_interrupt_ends_all_workers_at_once(seconds: float) -> 
     assert len(workers) == 2
     started = time.monotonic()
     pool.close()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3, "each of them has minutes of work left"
     assert not any(worker.is_alive() for worker in workers)
     assert multiprocessing.active_children() == []
 

@@ -251,7 +251,7 @@ class Mixture(nn.Module):
         return mixed
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
-        """Load a state; one that has no `alive_at` restores all candidates.
+        """Load a state; a state without `alive_at` restores all candidates.
 
         An override, as in torch's own BatchNorm: the buffer must exist before torch copies the state into it.
         """

@@ -18,6 +18,7 @@ from nasact.outer.step_costs import (
     time_search_step,
     time_training_step,
 )
+from nasact.reserved_names import ORIGINAL
 from nasact.study import Study, TrialSpec
 from nasact.study_model import build_study_model
 from nasact.supernet import Site, Supernet, find_sites, site_shapes
@@ -125,7 +126,7 @@ def _site(supernet: Supernet, name: str, site: Site, shapes: dict[str, list[tupl
     inputs = sorted({"(N, " + ", ".join(map(str, shape[1:])) + ")" for shape in shapes[name]})
     return {
         "name": name,
-        "function": site.function if site.function != "original" else site.detail,
+        "function": site.function if site.function != ORIGINAL else site.detail,
         "kind": site.kind,
         "input": " or ".join(inputs) or "not reached by the data",
         "alphas": mixture.alpha.numel(),

@@ -69,7 +69,7 @@ def load_study_view(root: Path, name: str) -> StudyView:
 
 
 def _engine(store: StudyDirectory, tree: Mapping[str, Any]) -> Engine:
-    """The engine that ran the study in the directory; StoreError if study.yaml names one that does not exist."""
+    """The engine that ran the study in the directory; StoreError if study.yaml names an unknown engine."""
     section = tree.get("outer")
     name = str(section.get("engine")) if isinstance(section, Mapping) else ""
     try:

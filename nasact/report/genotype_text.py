@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nasact.reserved_names import ORIGINAL
+
 Nested = float | Sequence["Nested"]
 
 MAX_LISTED_SITES = 4
@@ -36,7 +38,7 @@ def chosen_shares(gene: Mapping[str, Any]) -> list[float] | None:
 
 
 def _function_name(name: str) -> str:
-    return "the model's own" if name == "original" else name
+    return "the model's own" if name == ORIGINAL else name
 
 
 def site_text(gene: Mapping[str, Any]) -> str:

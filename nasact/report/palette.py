@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nasact.reserved_names import ORIGINAL
+
 INK = "#333333"
 FAINT = "#BBBBBB"
 
@@ -30,7 +32,7 @@ STYLES = tuple(PlotStyle(colour, line, hatch) for line, hatch in zip(LINES, HATC
 # The functions of the published search spaces have fixed styles of which no two are equal; other names get one by their
 # checksum.
 _FIXED_NAMES = (
-    *("relu", "tanh", "sigmoid", "identity", "silu", "gelu", "original", "elu"),
+    *("relu", "tanh", "sigmoid", "identity", "silu", "gelu", ORIGINAL, "elu"),
     *("leaky_relu", "hard_sigmoid", "softsign", "softplus", "selu", "sin", "softmax", "cos"),
 )
 _FIXED_STYLES = dict(zip(_FIXED_NAMES, STYLES, strict=False))

@@ -24,6 +24,7 @@ from nasact.report import statistics
 from nasact.report.comparison import DERIVED, derived_contrasts, derived_first, variant_labels
 from nasact.report.genotype_text import site_text, weight_rows
 from nasact.report.palette import COLOURS, FAINT, INK, PlotStyle, plot_styles
+from nasact.reserved_names import ORIGINAL
 
 Array: TypeAlias = NDArray[np.float64]
 Names: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
@@ -263,7 +264,7 @@ def _bank(names: Names, site: str, count: int) -> list[str]:
     """Names of the functions at a site. One weight more than names: the model's own function was added to the bank."""
     bank = list(names[site] if isinstance(names, Mapping) else names)
     if count == len(bank) + 1:
-        bank.append("original")
+        bank.append(ORIGINAL)
     if count != len(bank):
         raise ValueError(f"site {site!r}: {count} weights, but {len(bank)} names")
     return bank

@@ -11,6 +11,7 @@ import torch
 
 from nasact import activations
 from nasact.report.genotype_text import weight_rows
+from nasact.reserved_names import ORIGINAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,7 @@ def genotype_evaluator(genotype: Mapping[str, Any], original_functions: Mapping[
     def evaluate(site: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
         gene = genotype["sites"][site]
         functions = [
-            (original_functions or {}).get(site, name) if name == "original" else name for name in gene["functions"]
+            (original_functions or {}).get(site, name) if name == ORIGINAL else name for name in gene["functions"]
         ]
         rows = weight_rows(gene["weights"])
         channels = range(0, len(rows), math.ceil(len(rows) / MAX_CHANNELS))

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects in `path`; lines that hold no object are skipped, such as one that a crash cut short."""
+    """The JSON objects in `path`; lines that hold no object are skipped, as a crash may cut a line short."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):

@@ -39,7 +39,7 @@ def test_the_best_trial_is_the_earliest_complete_one_with_the_highest_value(tria
 def test_engines_and_tables_choose_the_same_trial(trials: list[TrialScore]) -> None:
     best = best_trial(trials)
     number = None if best is None else best.number
-    records = [TrialRecord(number=trial.number, status=trial.status, value=trial.value) for trial in trials]  # type: ignore[arg-type]
+    records = [TrialRecord(number=trial.number, status=trial.status, value=trial.value) for trial in trials]
     record = best_so_far(records)
     assert (None if record is None else record.number) == number
     assert best_trial_number([record.to_dict() for record in records]) == number

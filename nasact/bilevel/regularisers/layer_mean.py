@@ -11,8 +11,7 @@ from torch import Tensor
 
 from nasact.bilevel.regularisers.base import REGULARISERS, LossName, RegulariserContext, SearchSetting
 from nasact.errors import StudyError, did_you_mean
-
-ORIGINAL = "original"
+from nasact.reserved_names import ORIGINAL
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,6 @@ class DatasetRecord(FactoryRecord):
     """The number of classes, as text."""
     preparation: str
     """How raw values become the float32 inputs."""
-    needs_files: bool = True
     """Whether `load` reads files that nasact does not install."""
 
     @property

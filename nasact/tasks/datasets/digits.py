@@ -40,6 +40,5 @@ register_dataset(
         shape="1 x 8 x 8",
         classes="10",
         preparation="value / 16",
-        needs_files=False,
     )
 )

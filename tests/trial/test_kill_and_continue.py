@@ -98,7 +98,7 @@ def test_a_trial_killed_in_a_slow_derivation_derives_the_same_again(
     facts: Callable[[TrialResult], dict[str, Any]],
     tmp_path: Path,
 ) -> None:
-    method = {"name": "validated", "networks": 3, "epochs": 30, "margin": 1.0, "uniform": False}
+    method = {"name": "validated", "networks": 3, "epochs": 90, "margin": 1.0, "uniform": False}
     spec = make_spec(derive={"method": method}, search={"epochs": 2}, retrain={"epochs": 60})
     data = load(spec)
     torch.save([(split.x, split.y) for split in (data.train, data.val)], tmp_path / "data.pt")

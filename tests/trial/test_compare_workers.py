@@ -96,13 +96,18 @@ def slow_work(epochs: int = 10_000) -> tuple[WorkerPool, list[TrainingJob]]:
     return WorkerPool(spec, data, 2), [TrainingJob(genotype, seed, "test", str(seed)) for seed in range(2)]
 
 
-def interrupt_after(seconds: float) -> threading.Timer:
-    """As Ctrl-C: SIGINT for the main thread."""
+def interrupt_after(seconds: float) -> None:
+    """As Ctrl-C: SIGINT for the main thread, `seconds` after both workers were started."""
     main = threading.main_thread().ident
     assert main is not None
-    timer = threading.Timer(seconds, signal.pthread_kill, (main, signal.SIGINT))
-    timer.start()
-    return timer
+
+    def interrupt() -> None:
+        while len(multiprocessing.active_children()) < 2:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
 
 
 @pytest.fixture

@@ -35,6 +35,8 @@ class Kind:
     name: str
     """The noun in messages: `unknown strategy 'dart'`."""
     registry: str = ""
+    list_names: str = ""
+    """`module:function` that returns only the names, if reading the records takes time; default: the records' names."""
     choices: tuple[str, ...] = ()
     plural: str = ""
     """The word after `nasact list`; empty: the kind is not listed."""
@@ -45,7 +47,7 @@ class Kind:
 
     def records(self) -> dict[str, Any]:
         """Name -> record, in the order of registration; the record of a bare name is the name."""
-        found = self._resolved()
+        found = _imported(self.registry) if self.registry else self.choices
         if isinstance(found, Registry):
             return dict(found.items())
         if callable(found) and typing.get_origin(found) is None:
@@ -53,7 +55,7 @@ class Kind:
         return {name: name for name in (typing.get_args(found) or found)}
 
     def names(self) -> tuple[str, ...]:
-        return tuple(self.records())
+        return tuple(_imported(self.list_names)() if self.list_names else self.records())
 
     def validate(self, name: str) -> str:
         """`name` if it is known, or an import path where these are accepted; else a ValueError of one line."""
@@ -104,11 +106,11 @@ class Kind:
         options: dict[str, Any] | None = getattr(record, "options", None)
         return options
 
-    def _resolved(self) -> Any:
-        if not self.registry:
-            return self.choices
-        module, _, attribute = self.registry.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+
+def _imported(reference: str) -> Any:
+    """The attribute that "module:attribute" names."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _record_error(called: str, record: type, options: Mapping[str, Any]) -> tuple[str | None, str] | None:
@@ -152,6 +154,7 @@ _TABLE = (
     Kind(
         name="search space",
         registry="nasact.activations:spaces",
+        list_names="nasact.activations:space_names",
         plural="spaces",
         columns={"functions": "functions", "source": "source"},
     ),

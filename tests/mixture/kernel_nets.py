@@ -13,7 +13,7 @@ from nasact.mixture import Bank, Kernel, as_kernel
 from nasact.supernet import Supernet, relax
 
 SPACE = ("relu", "tanh", "gelu", "prelu")
-"""Three candidates that the table can hold and one that it cannot."""
+"""Three candidates that the table can hold, and a candidate that it cannot hold."""
 KERNELS = ("auto", "table", "fused")
 LEVELS = ("layer", "channel", "neuron")
 

@@ -127,8 +127,8 @@ def correlation(one: dict[table.Names, float], other: dict[table.Names, float]) 
 def correlations(whole: table.Table) -> dict[str, float]:
     """Correlations between seeds, halves of the seeds, budgets and splits: means over all pairs, or over seeds.
 
-    Genotypes of clearly different accuracy (a sigmoid at any site) carry most of a correlation. So there is also one over
-    the better half of the genotypes only, which is chosen by validation accuracy.
+    Genotypes of clearly different accuracy (a sigmoid at any site) carry most of a correlation. So there is also one
+    over the better half of the genotypes only, which is chosen by validation accuracy.
     """
     each = {name: {seed: whole.column(name, [seed]) for seed in whole.seeds} for name in table.ACCURACIES}
     means = {name: whole.column(name) for name in table.ACCURACIES}

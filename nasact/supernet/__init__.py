@@ -1,12 +1,12 @@
-"""From a model to its supernet and back: sites, surgery, genotype, derive.
+"""From a model to its supernet and back: relax, genotype, derive.
 
-Knows mixtures and the catalogue; must not know data, training or searches.
+Knows surgery, mixtures and the catalogue; must not know data, training or searches.
 """
 
 from nasact.supernet.genotype import Genotype, SiteGene
-from nasact.supernet.sites import Site, SiteReport, Unreachable, find_sites
 from nasact.supernet.supernet import Supernet, relax, site_shapes
 from nasact.supernet.top_k import derive
+from nasact.surgery import Site, SiteReport, Unreachable, find_sites
 
 __all__ = [
     "Genotype",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nasact.mixture import Bank, Mixture, Normaliser
 from nasact.supernet.supernet import Supernet
-from nasact.supernet.surgery import copy_hooks
+from nasact.surgery.install import copy_hooks
 
 
 class FixedWeightMixture(nn.Module):

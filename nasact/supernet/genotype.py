@@ -15,9 +15,9 @@ from nasact import activations
 from nasact.errors import GenotypeError, MixtureError, UnknownName, did_you_mean
 from nasact.mixture import LEVELS, NORMALISERS, Activation, Bank, FrozenMixture, Kernel, Layout
 from nasact.reserved_names import ORIGINAL
-from nasact.supernet.sites import Site, SiteLocation, plan_surgery
 from nasact.supernet.supernet import function_names, reference_tensor
-from nasact.supernet.surgery import install, without_hooks
+from nasact.surgery.install import install, without_hooks
+from nasact.surgery.sites import Site, SiteLocation, plan_surgery
 
 SCHEMA = 1
 """Version of the genotype's JSON."""

@@ -13,8 +13,8 @@ from nasact import activations
 from nasact.errors import MixtureError, SurgeryError, did_you_mean
 from nasact.mixture import Bank, Kernel, Layout, Mixture
 from nasact.reserved_names import ORIGINAL
-from nasact.supernet.sites import Site, SiteLocation, SurgeryPlan, plan_surgery
-from nasact.supernet.surgery import install, without_hooks
+from nasact.surgery.install import install, without_hooks
+from nasact.surgery.sites import Site, SiteLocation, SurgeryPlan, plan_surgery
 
 
 class Supernet(nn.Module):

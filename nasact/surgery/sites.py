@@ -15,10 +15,10 @@ import torch
 from torch import fx, nn
 
 from nasact.errors import SurgeryError, did_you_mean
-from nasact.supernet import torch_activations
-from nasact.supernet.channels import Channels, channels_after_node, channels_before_child
-from nasact.supernet.torch_activations import FunctionalActivation
-from nasact.supernet.trace import TracedForward, find_activation_name, trace
+from nasact.surgery import torch_activations
+from nasact.surgery.channels import Channels, channels_after_node, channels_before_child
+from nasact.surgery.torch_activations import FunctionalActivation
+from nasact.surgery.trace import TracedForward, find_activation_name, trace
 
 ROOT = "root"
 """Name of the site if the model itself is an activation."""

@@ -18,7 +18,7 @@ from torch.nn.modules.pooling import (
     _MaxPoolNd,
 )
 
-from nasact.supernet.torch_activations import activation_of_function, activation_of_method, is_activation
+from nasact.surgery.torch_activations import activation_of_function, activation_of_method, is_activation
 
 _CHANNEL_PRESERVING = (_DropoutNd, nn.Identity, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd)
 _CHANNEL_PRESERVING_CALLS = frozenset({"add", "iadd", "mul", "imul", "sub", "dropout", "max_pool2d", "avg_pool2d"})

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from nasact.supernet.sites import SiteLocation, SurgeryPlan, later_users, site_input, works_in_place
-from nasact.supernet.trace import TracedForward
+from nasact.surgery.sites import SiteLocation, SurgeryPlan, later_users, site_input, works_in_place
+from nasact.surgery.trace import TracedForward
 
 # A module's dictionaries of hooks. They are private, but torch has no public way to read a module's hooks.
 _HOOK_DICTIONARIES = (

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from nasact.supernet.torch_activations import CALL_NAMES
+from nasact.surgery.torch_activations import CALL_NAMES
 
 
 class _Tracer(fx.Tracer):

@@ -1,0 +1,8 @@
+"""Finds the activation sites of any torch model and replaces what they apply; everything else stays the user's code.
+
+Knows torch and the catalogue of functions; must not know mixtures, searches or training.
+"""
+
+from nasact.surgery.sites import Site, SiteReport, Unreachable, find_sites
+
+__all__ = ["Site", "SiteReport", "Unreachable", "find_sites"]

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+MODELS_INSTALLED := $(VENV)/.installed-models
 STUDY ?= digits
 DATA ?= data
 # One thread of torch per process: the tests run in two processes, and small networks gain nothing from more threads.
@@ -10,12 +11,13 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help install search test test-slow bench bench-accuracy genotype-table bench-search bench-derived check format docs clean
+.PHONY: help install search test test-slow test-models bench bench-accuracy genotype-table bench-search bench-derived check format docs clean
 
 help:
 	@echo "make search      search the activations of a small network on real data (digits), end to end"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run the tests that take minutes"
+	@echo "make test-models compare the supernet with the model, for the models of torchvision, timm and transformers"
 	@echo "make check       run lint, format check, types and import layers, and compare the generated docs with the code"
 	@echo "make format      format the code"
 	@echo "make docs        regenerate the generated parts of the docs"
@@ -33,16 +35,25 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
+# timm and transformers, which only `make test-models` needs
+$(MODELS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,models]"
+	@touch $@
+
 install: $(INSTALLED)
 
 search: $(INSTALLED)
 	$(BIN)/nasact search $(STUDY)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "not slow and not models" -n 2
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not models"
+
+# groups of models that need most of the memory run in one of the two processes
+test-models: $(MODELS_INSTALLED)
+	$(BIN)/python -m pytest -m models -n 2 --dist loadgroup tests/zoo
 
 # the targets in docs/performance.md are for two cores
 bench: export OMP_NUM_THREADS := 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from nasact.mixture import Bank, Mixture, Normaliser
 from nasact.supernet.supernet import Supernet
+from nasact.surgery.copying import copy_model
 from nasact.surgery.install import copy_hooks
 
 
@@ -59,7 +59,8 @@ class FixedWeightSupernet:
     @classmethod
     def copy_of(cls, supernet: Supernet) -> FixedWeightSupernet:
         """Copy the supernet with its weights and betas; stochastic mixtures get their mean weights."""
-        copied = copy.deepcopy(supernet)
+        copied = copy_model(supernet)
+        assert isinstance(copied, Supernet)
         mixtures = copied.mixtures()
         fixed = {name: FixedWeightMixture(mixture) for name, mixture in mixtures.items()}
         fixed_by_id = {id(mixture): fixed[name] for name, mixture in mixtures.items()}

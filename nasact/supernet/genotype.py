@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from nasact import activations
 from nasact.errors import GenotypeError, MixtureError, UnknownName, did_you_mean
 from nasact.mixture import LEVELS, NORMALISERS, Activation, Bank, FrozenMixture, Kernel, Layout
 from nasact.reserved_names import ORIGINAL
-from nasact.supernet.supernet import function_names, reference_tensor
+from nasact.supernet.preparation import function_names, plan_copy, reference_tensor
 from nasact.surgery.install import install, without_hooks
 from nasact.surgery.sites import Site, SiteLocation, plan_surgery
 
@@ -137,7 +136,7 @@ class Genotype:
         weights, hooks, device, dtype and mode, do not change. `kernel`: what computes the sites with a mixture.
         GenotypeError if a site does not exist in the model.
         """
-        plan = plan_surgery(model if inplace else deepcopy(model), partial=True)
+        plan = plan_copy(model, inplace=inplace, partial=True)
         for name in self.sites:
             if name not in plan.sites:
                 known = ", ".join(plan.sites)

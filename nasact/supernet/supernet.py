@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nasact import activations
 from nasact.errors import MixtureError, SurgeryError, did_you_mean
 from nasact.mixture import Bank, Kernel, Layout, Mixture
 from nasact.reserved_names import ORIGINAL
+from nasact.supernet.preparation import function_names, plan_copy, reference_tensor
 from nasact.surgery.install import install, without_hooks
-from nasact.surgery.sites import Site, SiteLocation, SurgeryPlan, plan_surgery
+from nasact.surgery.sites import Site, SurgeryPlan
 
 
 class Supernet(nn.Module):
@@ -72,12 +71,6 @@ def _entropy(p: Tensor) -> float:
     return float(torch.special.entr(share).sum(-1).mean())
 
 
-def function_names(space: str | Sequence[str]) -> tuple[str, ...]:
-    """The catalogue names of the functions in a search space, given by name or as a sequence of names or aliases."""
-    names = activations.load_space(space) if isinstance(space, str) else tuple(space)
-    return tuple(activations.get(name).name for name in names)
-
-
 class _InputShapeRecorder(nn.Module):
     """Computes the original activation and records the shapes of its inputs."""
 
@@ -100,7 +93,7 @@ def site_shapes(
     One shape per call of the site; an empty list for a site that is not reached. A copy of the model runs once, in eval
     mode without gradients. `names`: the sites; None: all.
     """
-    plan = plan_surgery(deepcopy(model), partial=True)
+    plan = plan_copy(model, partial=True)
     chosen = [name for name in plan.sites if names is None or name in names]
     recorders = {name: _InputShapeRecorder(plan.sites[name][1].original) for name in chosen}
     recording = install(plan, recorders).eval()
@@ -138,8 +131,8 @@ def relax(
     `kernel`: what computes the mixtures: a name, or a record such as `Table(knots=2049)`.
     `inplace`: change `model` itself; otherwise it is copied.
 
-    Raises SurgeryError (no site, or sites that cannot be replaced), MixtureError (an impossible bank, level or init)
-    and UnknownName.
+    Raises SurgeryError (no site, sites that cannot be replaced, a model that cannot be copied), MixtureError (an
+    impossible bank, level or init) and UnknownName.
     """
     names = function_names(space)
     if isinstance(init, str) and init not in ("uniform", ORIGINAL):
@@ -147,7 +140,7 @@ def relax(
         raise MixtureError(
             f"unknown init {init!r}: expected uniform, original or a mapping.{did_you_mean(init, choices)}"
         )
-    plan = plan_surgery(model if inplace else deepcopy(model), include=include, exclude=exclude, partial=partial)
+    plan = plan_copy(model, inplace=inplace, include=include, exclude=exclude, partial=partial)
     layouts = _layouts(plan, level, example_input)
     mixtures: dict[str, Mixture] = {}
     for name, (site, location) in plan.sites.items():
@@ -174,15 +167,6 @@ def relax(
     supernet = Supernet(install(plan, mixtures), mixtures, [site for site, _ in plan.sites.values()])
     supernet.training = training
     return supernet
-
-
-def reference_tensor(model: nn.Module, location: SiteLocation) -> Tensor:
-    """A tensor with the device and dtype for a site: a parameter of the site's parent, else one of the model."""
-    for module in (location.parent, model):
-        for parameter in module.parameters() if module is not None else ():
-            if parameter.is_floating_point():
-                return parameter
-    return torch.empty(0)
 
 
 def _layouts(plan: SurgeryPlan, level: str, example: Tensor | tuple[Any, ...] | None) -> dict[str, Layout]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -21,6 +22,7 @@ from torch.nn.modules.pooling import (
 from nasact.surgery.torch_activations import activation_of_function, activation_of_method, is_activation
 
 _CHANNEL_PRESERVING = (_DropoutNd, nn.Identity, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd)
+_LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
 _CHANNEL_PRESERVING_CALLS = frozenset({"add", "iadd", "mul", "imul", "sub", "dropout", "max_pool2d", "avg_pool2d"})
 
 
@@ -42,23 +44,36 @@ def channels_after_module(module: nn.Module) -> Channels | None:
         return Channels(module.num_channels, 1)
     if isinstance(module, nn.Linear):
         return Channels(module.out_features, -1)
-    if type(module) is nn.LayerNorm:
-        return Channels(module.normalized_shape[-1], -1)
+    if isinstance(module, _LAYER_NORMS) and type(module) in _LAYER_NORMS:
+        return _channels_after_layer_norm(module.normalized_shape)
     if isinstance(module, nn.Sequential):
         return channels_before_child(module, len(module))
     return None
 
 
+def _channels_after_layer_norm(shape: Sequence[int]) -> Channels | None:
+    """The channels after a normalisation over the last `len(shape)` dimensions, if no layer before it tells them.
+
+    (C, H, W) are images, (features,) sequences or vectors; two entries may be (C, length), (H, W) or (length, C).
+    """
+    if len(shape) == 1:
+        return Channels(shape[0], -1)
+    return Channels(shape[0], 1) if len(shape) > 2 else None
+
+
 def _preserves_channels(module: nn.Module) -> bool:
-    return is_activation(module) or isinstance(module, _CHANNEL_PRESERVING)
+    """Whether the channels after the module are those before it, if these are known."""
+    several_dimensions = isinstance(module, _LAYER_NORMS) and len(module.normalized_shape) > 1
+    return is_activation(module) or isinstance(module, _CHANNEL_PRESERVING) or several_dimensions
 
 
 def channels_before_child(sequence: nn.Sequential, index: int) -> Channels | None:
     """The channels of the input of child `index` of a Sequential; None if the children before it leave them open."""
-    for module in reversed(list(sequence)[:index]):
-        if not _preserves_channels(module):
-            return channels_after_module(module)
-    return None
+    if not index:
+        return None
+    module = list(sequence)[index - 1]
+    before = channels_before_child(sequence, index - 1) if _preserves_channels(module) else None
+    return before or channels_after_module(module)
 
 
 def channels_after_node(node: object, owner: nn.Module) -> Channels | None:
@@ -67,13 +82,18 @@ def channels_after_node(node: object, owner: nn.Module) -> Channels | None:
         return None
     if node.op == "call_module":
         module = owner.get_submodule(str(node.target))
-        if not _preserves_channels(module):
-            return channels_after_module(module)
-    elif node.op == "call_function":
+        before = _first_known(node, owner) if _preserves_channels(module) else None
+        return before or channels_after_module(module)
+    if node.op == "call_function":
         name = getattr(node.target, "__name__", "")
         if activation_of_function(node.target) is None and name not in _CHANNEL_PRESERVING_CALLS:
             return None
     elif node.op != "call_method" or activation_of_method(str(node.target)) is None:
         return None
+    return _first_known(node, owner)
+
+
+def _first_known(node: fx.Node, owner: nn.Module) -> Channels | None:
+    """The channels of the first argument of a node for which they are known."""
     candidates = (channels_after_node(argument, owner) for argument in node.args)
     return next((channels for channels in candidates if channels is not None), None)

@@ -3,6 +3,7 @@
 Knows torch and the catalogue of functions; must not know mixtures, searches or training.
 """
 
-from nasact.surgery.sites import Site, SiteReport, Unreachable, find_sites
+from nasact.surgery.site_records import Site, SiteReport, Unreachable
+from nasact.surgery.sites import find_sites
 
 __all__ = ["Site", "SiteReport", "Unreachable", "find_sites"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import fx, nn
+from torch import nn
 
 # The private base classes of torch's layers: public ones for "any convolution", "any pooling" ... do not exist, and a
 # list of the public subclasses would miss those of a user or of torch.ao.
@@ -19,11 +19,10 @@ from torch.nn.modules.pooling import (
     _MaxPoolNd,
 )
 
-from nasact.surgery.torch_activations import activation_of_function, activation_of_method, is_activation
+from nasact.surgery.torch_activations import is_activation
 
 _CHANNEL_PRESERVING = (_DropoutNd, nn.Identity, _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _MaxPoolNd)
 _LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
-_CHANNEL_PRESERVING_CALLS = frozenset({"add", "iadd", "mul", "imul", "sub", "dropout", "max_pool2d", "avg_pool2d"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,11 @@ def _preserves_channels(module: nn.Module) -> bool:
     return is_activation(module) or isinstance(module, _CHANNEL_PRESERVING) or several_dimensions
 
 
+def channels_after(module: nn.Module, before: Channels | None) -> Channels | None:
+    """The channels of the output of `module` for an input with the channels `before`; None if they are unknown."""
+    return (before if _preserves_channels(module) else None) or channels_after_module(module)
+
+
 def channels_before_child(sequence: nn.Sequential, index: int) -> Channels | None:
     """The channels of the input of child `index` of a Sequential; None if the children before it leave them open."""
     if not index:
@@ -74,26 +78,3 @@ def channels_before_child(sequence: nn.Sequential, index: int) -> Channels | Non
     module = list(sequence)[index - 1]
     before = channels_before_child(sequence, index - 1) if _preserves_channels(module) else None
     return before or channels_after_module(module)
-
-
-def channels_after_node(node: object, owner: nn.Module) -> Channels | None:
-    """The channels of a node's value in the graph of `owner`'s forward; None if they are unknown."""
-    if not isinstance(node, fx.Node):
-        return None
-    if node.op == "call_module":
-        module = owner.get_submodule(str(node.target))
-        before = _first_known(node, owner) if _preserves_channels(module) else None
-        return before or channels_after_module(module)
-    if node.op == "call_function":
-        name = getattr(node.target, "__name__", "")
-        if activation_of_function(node.target) is None and name not in _CHANNEL_PRESERVING_CALLS:
-            return None
-    elif node.op != "call_method" or activation_of_method(str(node.target)) is None:
-        return None
-    return _first_known(node, owner)
-
-
-def _first_known(node: fx.Node, owner: nn.Module) -> Channels | None:
-    """The channels of the first argument of a node for which they are known."""
-    candidates = (channels_after_node(argument, owner) for argument in node.args)
-    return next((channels for channels in candidates if channels is not None), None)

@@ -1,22 +1,22 @@
-"""Installs modules at a model's sites: sets attributes, and redirects functional calls by rewriting a module's forward.
+"""Installs modules at a model's sites: sets attributes, and exchanges the calls of functional activations.
 
-The model object, its other modules, hooks, device, dtype and mode are kept. A module whose forward is rewritten gets a
-subclass of its class.
+The model object, its other modules, hooks, device, dtype and mode are kept. A module in whose code a call is exchanged
+gets a subclass of its class (rewrite.py).
 """
 
 from __future__ import annotations
 
-import importlib
-import itertools
-import linecache
-from collections.abc import Mapping
+import ast
+from collections.abc import Iterable, Mapping
 from copy import copy
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from nasact.surgery.sites import SiteLocation, SurgeryPlan, later_users, site_input, works_in_place
-from nasact.surgery.trace import TracedForward
+from nasact.surgery.reading.values import FoundSite
+from nasact.surgery.reading.versions import CallEdit, FunctionVersion, Turns
+from nasact.surgery.rewrite import Exchange, Names, Rewrite, rewrite_class
+from nasact.surgery.sites import SurgeryPlan
 
 # A module's dictionaries of hooks. They are private, but torch has no public way to read a module's hooks.
 _HOOK_DICTIONARIES = (
@@ -28,7 +28,20 @@ _HOOK_DICTIONARIES = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
-_file_numbers = itertools.count()
+
+
+class WriteBack(nn.Module):
+    """Applies a module and writes the result to its input, as the model's own in-place activation does.
+
+    Whatever reads the input later, also through another name or a view, reads the result.
+    """
+
+    def __init__(self, function: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.copy_(self.function(x.clone()))
 
 
 def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
@@ -37,26 +50,128 @@ def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
     Returns the model, or the new module if the model itself was the activation.
     """
     root = plan.model
-    rewritten: dict[int, nn.Module] = {}
+    installed: dict[int, nn.Module] = {}
     for name, module in modules.items():
-        location = plan.sites[name][1]
-        parent = location.parent
+        location = plan.location(name)
         copy_hooks(location.original, module)
-        module.train((parent or root).training)
-        if parent is None:
-            root = module
+        module.train((location.parent or root).training)
+        placed = WriteBack(module).train(module.training) if location.found.write_back else module
+        installed[id(location.found)] = placed
+        if location.parent is None:
+            root = placed
             continue
-        if location.nodes:
-            _redirect(location)
-            rewritten[id(parent)] = parent
-        parent.__dict__.pop(location.key, None)
-        setattr(parent, location.key, module)
-        if hasattr(parent, "activation_relu_or_gelu"):
-            # nn.TransformerEncoderLayer: 0 disables its fused inference path, which would skip the new activation
-            parent.activation_relu_or_gelu = 0  # type: ignore[assignment]
-    for owner in rewritten.values():
-        _rewrite(owner, plan.traced[id(owner)][1])
+        _set(location.parent, location.key, placed)
+    _install_partners(plan, installed)
+    for versions in plan.versions.values():
+        _rewrite(versions, installed)
+    _edit_graphs(plan, installed)
     return root
+
+
+def _set(parent: nn.Module, key: str, module: nn.Module) -> None:
+    parent.__dict__.pop(key, None)
+    setattr(parent, key, module)
+    if hasattr(parent, "activation_relu_or_gelu"):
+        # nn.TransformerEncoderLayer: 0 disables its fused inference path, which would skip the new activation
+        parent.activation_relu_or_gelu = 0  # type: ignore[assignment]
+
+
+def _install_partners(plan: SurgeryPlan, installed: dict[int, nn.Module]) -> None:
+    """Install the originals of sites that are not replaced where their call is exchanged with that of another site."""
+    edits = [edit for versions in plan.versions.values() for version in versions for edit in version.edits.values()]
+    together = [list(edit.sites.values()) for edit in edits]
+    together += [[site] for site in plan.found if site.node is not None]
+    for sites in together:
+        if not any(_is_changed(site, installed) for site in sites):
+            continue
+        for site in sites:
+            if id(site) not in installed:
+                original = site.original
+                installed[id(site)] = WriteBack(original) if site.write_back else original
+                _set(site.owner, site.key, installed[id(site)])
+
+
+def _is_changed(site: FoundSite, installed: Mapping[int, nn.Module]) -> bool:
+    return id(site) in installed or (site.shares is not None and id(site.shares) in installed)
+
+
+def _rewrite(versions: list[FunctionVersion], installed: Mapping[int, nn.Module]) -> None:
+    """Rewrite the functions of one module in which a call is exchanged."""
+    owner = versions[0].owner
+    if not any(id(site) in installed for version in versions for edit in version.edits.values() for site in edit.sites.values()):
+        return
+    targets = {id(target) for version in versions for edit in version.edits.values() for target in edit.targets.values()}
+    rewrites = []
+    for version in versions:
+        is_entry = not version.attribute.startswith(PRIVATE)
+        if not is_entry and id(version) not in targets:
+            continue
+        exchanges = tuple(
+            exchange
+            for index, edit in sorted(version.edits.items())
+            if (exchange := _exchange(version, index, edit, installed)) is not None
+        )
+        if exchanges or not is_entry:
+            rewrites.append(
+                Rewrite(version.attribute, version.outer, version.locator, version.owner_name, version.as_method, exchanges)
+            )
+    rewrite_class(owner, rewrites)
+
+
+PRIVATE = "_nasact_"
+"""How the names of functions begin that surgery adds to a class."""
+
+
+def _exchange(version: FunctionVersion, index: int, edit: CallEdit, installed: Mapping[int, nn.Module]) -> Exchange | None:
+    if edit.sites:
+        if not any(id(site) in installed for site in edit.sites.values()):
+            return None
+        names = _names({turns: site.key for turns, site in edit.sites.items()}, edit.loops, version)
+        return Exchange(index, names, argument=edit.argument, loops=edit.loops if isinstance(names, tuple) else ())
+    names = _names({turns: target.attribute for turns, target in edit.targets.items()}, edit.loops, version)
+    node = version.source.nodes[index]
+    called = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+    if isinstance(names, str) and not names.startswith(PRIVATE) and names.endswith(called) and not edit.drop_first:
+        return None  # the method under its own name
+    return Exchange(index, names, drop_first=edit.drop_first, loops=edit.loops if isinstance(names, tuple) else ())
+
+
+def _names(by_turn: Mapping[Turns, str], loops: tuple[int, ...], version: FunctionVersion) -> Names:
+    """The names by turn, nested as the loops are; one name if all turns have the same."""
+    if len(set(by_turn.values())) == 1 and (not loops or len(by_turn) == _count(loops, version)):
+        return next(iter(by_turn.values()))
+
+    def nested(turns: Turns) -> Names:
+        if len(turns) == len(loops):
+            return by_turn.get(turns, "")
+        return tuple(nested((*turns, turn)) for turn in range(version.loop_lengths[loops[len(turns)]]))
+
+    return nested(())
+
+
+def _count(loops: Iterable[int], version: FunctionVersion) -> int:
+    count = 1
+    for loop in loops:
+        count *= version.loop_lengths[loop]
+    return count
+
+
+def _edit_graphs(plan: SurgeryPlan, installed: Mapping[int, nn.Module]) -> None:
+    """Exchange the nodes of torch.fx modules: their graph is their code."""
+    changed: dict[int, fx.GraphModule] = {}
+    for site in plan.found:
+        if site.node is None or id(site) not in installed:
+            continue
+        node, graph = site.node, site.node.graph
+        source: Any = node.args[0] if node.args else node.kwargs["input"]
+        with graph.inserting_before(node):
+            call = graph.call_module(site.key, args=(source,))
+        node.replace_all_uses_with(call)
+        graph.erase_node(node)
+        assert isinstance(site.owner, fx.GraphModule)
+        changed[id(site.owner)] = site.owner
+    for owner in changed.values():
+        owner.recompile()
 
 
 def copy_hooks(source: nn.Module, target: nn.Module) -> None:
@@ -72,96 +187,3 @@ def without_hooks(module: nn.Module) -> nn.Module:
         if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")) and not name.startswith("_state"):
             copied.__dict__[name] = type(hooks)()
     return copied
-
-
-def _redirect(location: SiteLocation) -> None:
-    """Replace an activation's nodes by calls of the attribute `location.key`."""
-    assert location.parent is not None
-    for node in location.nodes:
-        source = site_input(node)
-        readers_after = later_users(node, source) if works_in_place(node, location.parent) else []
-        with node.graph.inserting_before(node):
-            call = node.graph.call_module(location.key, args=(source,))
-        for user in readers_after:
-            # after an in-place activation, a node that reads the overwritten input reads the activation's result
-            user.replace_input_with(source, call)
-        node.replace_all_uses_with(call)
-        node.graph.erase_node(node)
-
-
-def _rewrite(owner: nn.Module, traced: TracedForward) -> None:
-    """Give `owner` a subclass of its class whose forward runs the graphs of `traced`."""
-    codes = [_code(graph) for graph in traced.graphs]
-    base = type(owner)
-    owner.__class__ = _subclass(base, codes)
-
-
-def _code(graph: fx.Graph) -> tuple[str, dict[str, Any]]:
-    """The source of a graph's forward, and the global names that the source uses."""
-    code = graph.python_code("self")
-    return code.src, code.globals
-
-
-def _subclass(base: type[nn.Module], codes: list[tuple[str, dict[str, Any]]]) -> type[nn.Module]:
-    """A subclass of `base` with the given forward. Of two, the first is for train mode and the second for eval mode."""
-    forwards = []
-    for source, names in codes:
-        # a unique file name lets tracebacks, inspect and torch.compile find the source
-        file = f"<nasact rewritten {base.__qualname__}.forward {next(_file_numbers)}>"
-        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-        scope = dict(names)
-        exec(compile(source, file, "exec"), scope)
-        forwards.append(scope["forward"])
-    members: dict[str, Any] = {
-        "__module__": base.__module__,
-        "__qualname__": base.__qualname__,
-        "__doc__": base.__doc__,
-        "__reduce_ex__": _reduce,
-        "_nasact_rewritten": (base, codes),
-        "forward": forwards[0],
-    }
-    if len(forwards) == 2:
-        members |= {"_forward_train": forwards[0], "_forward_eval": forwards[1], "forward": _forward_by_mode}
-    return type(base.__name__, (base,), members)
-
-
-def _forward_by_mode(self: Any, *args: Any, **kwargs: Any) -> Any:
-    return self._forward_train(*args, **kwargs) if self.training else self._forward_eval(*args, **kwargs)
-
-
-def _reduce(self: Any, protocol: Any) -> Any:
-    """Pickle and copy by the base class and the sources, as the subclass itself has no importable name."""
-    base, codes = self._nasact_rewritten
-    reduced = super(type(self), self).__reduce_ex__(protocol)
-    if reduced[0].__name__ != "__newobj__":  # the base class has its own way to be pickled
-        return reduced
-    packed = [(source, {name: _pack(value) for name, value in names.items()}) for source, names in codes]
-    return (_revive, (base, packed), *reduced[2:])
-
-
-def _pack(value: Any) -> Any:
-    name = getattr(value, "__name__", None)
-    return _Module(name) if type(value).__name__ == "module" and name else value
-
-
-class _Module:
-    """The name of a Python module that a rewritten forward uses: modules cannot be pickled."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-def _revive(base: type[nn.Module], packed: list[tuple[str, dict[str, Any]]]) -> nn.Module:
-    """The reverse of `_reduce`: an instance, without state, of the subclass with the packed forwards."""
-    codes = [
-        (
-            source,
-            {
-                name: importlib.import_module(value.name) if isinstance(value, _Module) else value
-                for name, value in names.items()
-            },
-        )
-        for source, names in packed
-    ]
-    kind = _subclass(base, codes)
-    return kind.__new__(kind)

@@ -7,6 +7,7 @@ is used unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -64,17 +65,30 @@ _CALLS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "softshrink": ("softshrink", {"lambd": 0.5}),
     "hardshrink": ("hardshrink", {"lambd": 0.5}),
     "gelu": ("gelu", {"approximate": "none"}),
+    "threshold": (ORIGINAL, {"threshold": None, "value": None}),
 }
 
-CALL_NAMES = frozenset(_CALLS) | frozenset(f"{name}_" for name in _CALLS)
-"""Names in a function's byte code that show that it applies an activation (see trace.py)."""
+REFUSED_CALLS: Mapping[str, str] = {
+    "prelu": "F.prelu has trainable slopes of its own: use nn.PReLU",
+    "rrelu": "F.rrelu draws its slopes at random: use nn.RReLU",
+}
+"""Functional activations that cannot be replaced, with the reason."""
+
+CALL_NAMES = frozenset(_CALLS) | frozenset(f"{name}_" for name in _CALLS) | {*REFUSED_CALLS, "rrelu_", "expit"}
+"""Names of functions and methods that are activations."""
+
+CATALOGUE_NAMES = frozenset(name for name, _ in _CALLS.values()) - {ORIGINAL} | {"gelu_tanh"}
+"""Catalogue names of the functions that torch has as activations."""
+
+CLASS_NAMES = frozenset(kind.__name__ for kind in _MODULES)
+"""Names of the classes of torch's activation modules."""
 
 
 def _functions() -> dict[Callable[..., Any], str]:
-    functions: dict[Callable[..., Any], str] = {}
-    for name in _CALLS:
+    functions: dict[Callable[..., Any], str] = {torch.special.expit: "sigmoid"}
+    for name in (*_CALLS, *REFUSED_CALLS):
         # torch._C._nn is private, but graphs may hold its functions, such as its silu, which no public module exports
-        for module in (torch, F, torch._C._nn):
+        for module in (torch, F, Tensor, torch._C._nn):
             for spelling in (name, f"{name}_"):
                 function = getattr(module, spelling, None)
                 if callable(function):
@@ -108,6 +122,15 @@ def is_activation(module: nn.Module) -> bool:
     return any(type(module).forward is kind.forward for kind in kinds)
 
 
+def out_of_place(module: nn.Module) -> nn.Module:
+    """`module` or, if it works in place, a shallow copy that shares its parameters and does not overwrite its input."""
+    if not getattr(module, "inplace", False):
+        return module
+    copied = copy(module)
+    copied.__dict__["inplace"] = False
+    return copied
+
+
 def catalogue_name_of_module(module: nn.Module) -> str:
     """The catalogue name of an activation module, or "original"."""
     name, settings = next(_MODULES[kind] for kind in type(module).__mro__ if kind in _MODULES)
@@ -127,7 +150,12 @@ def activation_of_function(target: object) -> str | None:
 def activation_of_method(target: str) -> str | None:
     """The torch name of the activation that a tensor method computes (`"relu_"` -> "relu"); None if it is none."""
     name = target.removesuffix("_")
-    return name if name in _CALLS and hasattr(Tensor, target) else None
+    return name if (name in _CALLS or name in REFUSED_CALLS) and hasattr(Tensor, target) else None
+
+
+def is_activation_class(kind: object) -> bool:
+    """Whether `kind` is a class of torch's activation modules."""
+    return isinstance(kind, type) and kind in _MODULES
 
 
 def call_settings(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,6 +163,12 @@ def call_settings(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     settings = dict(zip(_CALLS[name][1], args, strict=False))
     settings.update({key: value for key, value in kwargs.items() if key not in ("input", "inplace")})
     return settings
+
+
+def call_works_in_place(name: str, spelling: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call overwrites its input. `spelling`: the name it is called by; `args`: those after the input."""
+    position = len(_CALLS[name][1])  # torch's functions take `inplace` after their settings
+    return spelling.endswith("_") or bool(kwargs.get("inplace", args[position] if len(args) > position else False))
 
 
 def catalogue_name_of_call(name: str, settings: Mapping[str, Any]) -> str:

@@ -8,12 +8,12 @@ import torchvision
 
 from nasact.supernet import Genotype, derive, find_sites, relax
 
-# name: (number of sites, side of the input)
+# name: (number of sites, number of gates, side of the input)
 MODELS = {
-    "resnet18": (17, 64),
-    "mobilenet_v3_small": (42, 64),
-    "vit_b_16": (12, 32),
-    "convnext_tiny": (18, 32),
+    "resnet18": (17, 0, 64),
+    "mobilenet_v3_small": (33, 9, 64),
+    "vit_b_16": (12, 0, 32),
+    "convnext_tiny": (18, 0, 32),
 }
 SLOW = ("vit_b_16",)
 """86 million weights: building takes seconds, and copying too."""
@@ -23,7 +23,7 @@ SLOW = ("vit_b_16",)
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MODELS]
 )
 def test_a_torchvision_model_relaxes_at_channel_level_and_derives_to_itself(name: str) -> None:
-    count, side = MODELS[name]
+    count, gates, side = MODELS[name]
     torch.manual_seed(0)
     options = {"image_size": side} if name == "vit_b_16" else {}
     model = torchvision.models.get_model(name, num_classes=10, **options).eval()
@@ -31,7 +31,7 @@ def test_a_torchvision_model_relaxes_at_channel_level_and_derives_to_itself(name
         torch.nn.init.normal_(model.heads.head.weight, std=0.02)  # its initial zeros would hide any difference
     x = torch.randn(2, 3, side, side)
     report = find_sites(model)
-    assert len(report.sites) == count
+    assert (len(report.sites), len(report.gates)) == (count, gates)
     assert not report.unreachable
     supernet = relax(model, "basic", level="channel", normaliser="affine", init="original", kernel="reference")
     with torch.no_grad():

@@ -1,0 +1,82 @@
+"""Whether code that cannot be read may apply an activation: by the names in its byte code."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from nasact.surgery.reading.resolve import is_torch
+from nasact.surgery.torch_activations import CALL_NAMES, CLASS_NAMES, activation_of_function, is_activation
+
+_RECTIFIERS = frozenset({"clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_"})
+
+
+def activation_in(target: Any, owner: type | None = None, visited: set[object] | None = None) -> str | None:
+    """The first name of an activation in a callable or in what it calls; None if there is none.
+
+    `owner`: the class whose methods the callable may call.
+    """
+    if isinstance(target, functools.partial):
+        return activation_in(target.func, owner, visited)
+    named = activation_of_function(target)
+    if named is not None:
+        return named
+    if isinstance(target, nn.Module):
+        return type(target).__name__ if is_activation(target) else None
+    visited = set() if visited is None else visited
+    function = inspect.unwrap(target) if callable(target) else target
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    if not isinstance(function, types.FunctionType) or code in visited:
+        return None
+    visited.add(code)
+    for each in _codes(function.__code__):
+        for name in each.co_names:
+            if name in CALL_NAMES or name in CLASS_NAMES or name in _RECTIFIERS:
+                return str(name)
+            held = inspect.getattr_static(owner, name, None) if owner else None
+            held = function.__globals__.get(name) if held is None else held
+            found = _in_held(held, owner, visited)
+            if found:
+                return found
+    for cell in function.__closure__ or ():
+        try:
+            found = _in_held(cell.cell_contents, owner, visited)
+        except ValueError:  # the cell is empty
+            continue
+        if found:
+            return found
+    return None
+
+
+def _in_held(held: Any, owner: type | None, visited: set[object]) -> str | None:
+    if isinstance(held, staticmethod | classmethod):
+        held = held.__func__
+    if isinstance(held, types.FunctionType):
+        return None if is_torch(held) else activation_in(held, owner, visited)
+    return activation_of_function(held)
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def stores_outside(function: types.FunctionType) -> bool:
+    """Whether a function assigns globals, attributes or items, so that running it could change something."""
+    import dis
+
+    names = {"STORE_GLOBAL", "STORE_ATTR", "STORE_SUBSCR", "DELETE_GLOBAL", "DELETE_ATTR", "STORE_DEREF"}
+    cells = function.__code__.co_cellvars
+    return any(
+        instruction.opname in names and not (instruction.opname == "STORE_DEREF" and instruction.argval in cells)
+        for each in _codes(function.__code__)
+        for instruction in dis.get_instructions(each)
+    )

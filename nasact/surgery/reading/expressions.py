@@ -1,0 +1,339 @@
+"""Reads the expressions of a function: what is known about their values, and what they do with the results of sites."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from nasact.surgery.channels import Channels
+from nasact.surgery.reading import resolve
+from nasact.surgery.reading.truth import compared, truth
+from nasact.surgery.reading.values import ANYTHING, UNKNOWN, FoundSite, Value, constant, join, tensor
+from nasact.surgery.reading.versions import FunctionVersion, Turns
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Pow: operator.pow,
+}
+_VIEW_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "data", "real"})
+_SIZE_ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "is_cuda", "requires_grad"})
+
+
+@dataclass(eq=False)
+class Frame:
+    """The state of reading one function.
+
+    `names`: what is known of its local names. `loops`: the loops over modules around the present statement, as indices
+    of nodes; `turns`: their present turns. `taken`: False in a branch that the settings of the model exclude.
+    `rebound`: the local names whose present values nothing refers to after the statement; None: all. `nested`: the code
+    of an inner function; `shadowed`: an argument of it has the name of the owner.
+    """
+
+    version: FunctionVersion
+    names: dict[str, Value]
+    loops: tuple[int, ...] = ()
+    turns: Turns = ()
+    taken: bool = True
+    rebound: frozenset[str] | None = frozenset()
+    statement: ast.AST | None = None
+    nested: bool = False
+    shadowed: bool = False
+    returned: list[Value] = field(default_factory=list)
+
+    @property
+    def owner(self) -> nn.Module:
+        return self.version.owner
+
+    @property
+    def path(self) -> str:
+        return self.version.path
+
+    def index(self, node: ast.AST) -> int:
+        """The index of a node in the function's tree."""
+        return self.version.source.index(node)
+
+    def inside(self, *, taken: bool = True, nested: bool = False) -> Frame:
+        """A frame for a branch or a nested function, with a copy of the names."""
+        return replace(
+            self, names=dict(self.names), taken=self.taken and taken, nested=self.nested or nested, rebound=frozenset()
+        )
+
+    def merge(self, branches: list[Frame]) -> None:
+        """Take over what holds after whichever branch was taken."""
+        for name in {name for branch in branches for name in branch.names}:
+            values = [branch.names.get(name, ANYTHING) for branch in branches]
+            self.names[name] = join(values)
+
+
+def consume(value: Value, use: str) -> None:
+    """Record how the results of sites in `value` are used."""
+    for site in value.every_result():
+        site.uses.add(use)
+
+
+def keep(value: Value) -> None:
+    """Record that something else may refer to the tensor from now on."""
+    if value.storage is not None:
+        value.storage.shared = True
+    for item in value.items or ():
+        keep(item)
+
+
+class ExpressionReader:
+    """Reads expressions. Calls, and formulas that are one activation as a whole, are read by its subclasses."""
+
+    def call(self, node: ast.Call, frame: Frame) -> Value:
+        """The value of a call."""
+        raise NotImplementedError
+
+    def formula(self, node: ast.expr, frame: Frame) -> Value | None:
+        """The value of an expression that computes an activation as a whole; None for another expression."""
+        raise NotImplementedError
+
+    def property_value(self, held: resolve.Property, frame: Frame) -> Value:
+        """The value of a property of a module."""
+        raise NotImplementedError
+
+    def members(self, node: ast.expr, frame: Frame) -> tuple[Value, ...] | None:
+        """What a loop over `node` goes through, if that is a known sequence of modules; else None."""
+        raise NotImplementedError
+
+    def function_body(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, frame: Frame) -> None:
+        """Read a function that is defined inside of another."""
+        raise NotImplementedError
+
+    def evaluate(self, node: ast.expr, frame: Frame) -> Value:
+        """Read an expression and return what is known about its value."""
+        whole = self.formula(node, frame)
+        if whole is not None:
+            return whole
+        method = getattr(self, f"_{type(node).__name__.lower()}", None)
+        if method is not None:
+            value: Value = method(node, frame)
+            return value
+        for child in child_expressions(node):
+            value = self.evaluate(child, frame)
+            consume(value, "other")
+            keep(value)
+        return ANYTHING
+
+    def _call(self, node: ast.Call, frame: Frame) -> Value:
+        return self.call(node, frame)
+
+    def _constant(self, node: ast.Constant, frame: Frame) -> Value:
+        return constant(node.value)
+
+    def _name(self, node: ast.Name, frame: Frame) -> Value:
+        if node.id in frame.names:
+            value = frame.names[node.id]
+            if frame.nested:
+                keep(value)
+            return value
+        code = frame.version.function.__code__
+        if node.id in code.co_varnames or node.id in code.co_cellvars:
+            return ANYTHING
+        return resolve.name(frame.version.function, node.id)
+
+    def _attribute(self, node: ast.Attribute, frame: Frame) -> Value:
+        base = self.evaluate(node.value, frame)
+        return self.attribute_of(base, node.attr, frame)
+
+    def attribute_of(self, base: Value, name: str, frame: Frame) -> Value:
+        """The value of an attribute of a value."""
+        if not base.is_known:
+            if name in _SIZE_ATTRIBUTES:
+                return Value(size=True)
+            return base.reshaped() if name in _VIEW_ATTRIBUTES else ANYTHING
+        if isinstance(base.known, nn.Module) and name.startswith("__") and not name.endswith("__"):
+            name = f"_{(frame.version.source.class_name or '').lstrip('_')}{name}"
+        value = resolve.attribute(base, name)
+        return self.property_value(value.known, frame) if isinstance(value.known, resolve.Property) else value
+
+    def _subscript(self, node: ast.Subscript, frame: Frame) -> Value:
+        base, index = self.evaluate(node.value, frame), self.evaluate(node.slice, frame)
+        found = resolve.item(base, index)
+        if found is not None:
+            return found
+        return ANYTHING if base.is_known else base.reshaped()
+
+    def _slice(self, node: ast.Slice, frame: Frame) -> Value:
+        parts = [None if part is None else self.evaluate(part, frame).known for part in (node.lower, node.upper, node.step)]
+        known = all(part is None or (isinstance(part, int) and not isinstance(part, bool)) for part in parts)
+        return constant(slice(*parts)) if known else ANYTHING
+
+    def _tuple(self, node: ast.Tuple | ast.List, frame: Frame) -> Value:
+        values = [self.evaluate(element, frame) for element in node.elts]
+        for value in values:
+            keep(value)
+        starred = any(isinstance(element, ast.Starred) for element in node.elts)
+        return Value(items=tuple(values)) if not starred else Value(results=Value(items=tuple(values)).every_result())
+
+    _list = _tuple
+
+    def _starred(self, node: ast.Starred, frame: Frame) -> Value:
+        return self.evaluate(node.value, frame)
+
+    def _dict(self, node: ast.Dict, frame: Frame) -> Value:
+        values = [self.evaluate(each, frame) for each in (*node.keys, *node.values) if each is not None]
+        for value in values:
+            keep(value)
+        return Value(results=Value(items=tuple(values)).every_result())
+
+    def _namedexpr(self, node: ast.NamedExpr, frame: Frame) -> Value:
+        value = self.evaluate(node.value, frame)
+        self.bind(node.target, value, frame)
+        return value
+
+    def bind(self, target: ast.expr, value: Value, frame: Frame) -> None:
+        """Assign a value to a target."""
+        if isinstance(target, ast.Name):
+            if value.storage is not None:
+                value.storage.shared = value.storage.shared or value.storage.bound
+                value.storage.bound = True
+            frame.names[target.id] = value
+        elif isinstance(target, ast.Tuple | ast.List):
+            items = value.items
+            if items is None or len(items) != len(target.elts):
+                part = replace(value.reshaped(), known=UNKNOWN)
+                items = (part,) * len(target.elts)
+            for element, item in zip(target.elts, items, strict=True):
+                self.bind(element.value if isinstance(element, ast.Starred) else element, item, frame)
+        else:
+            for child in child_expressions(target):
+                self.evaluate(child, frame)
+            consume(value, "other")
+            keep(value)
+            container = target.value if isinstance(target, ast.Subscript) else None
+            if isinstance(container, ast.Name) and container.id in frame.names:
+                frame.names[container.id] = replace(frame.names[container.id], items=None)
+
+    def _unaryop(self, node: ast.UnaryOp, frame: Frame) -> Value:
+        value = self.evaluate(node.operand, frame)
+        if isinstance(node.op, ast.Not):
+            known = truth(value)
+            return ANYTHING if known is None else constant(not known)
+        if isinstance(value.known, int | float) and isinstance(node.op, ast.USub):
+            return replace(value, known=-value.known)
+        return tensor(results=value.every_result(), channels=value.channels, parameter=value.parameter)
+
+    def _binop(self, node: ast.BinOp, frame: Frame) -> Value:
+        left, right = self.evaluate(node.left, frame), self.evaluate(node.right, frame)
+        return self.arithmetic(left, right, node.op)
+
+    def arithmetic(self, left: Value, right: Value, op: ast.operator) -> Value:
+        """The value of `left op right`."""
+        numbers = [isinstance(value.known, int | float) for value in (left, right)]
+        if all(numbers) and type(op) in _ARITHMETIC:
+            try:
+                return constant(_ARITHMETIC[type(op)](left.known, right.known), setting=left.setting or right.setting)
+            except (ArithmeticError, ValueError):
+                return ANYTHING
+        if left.is_number and right.is_number:
+            return Value(size=True)
+        if left.items is not None and right.items is not None and isinstance(op, ast.Add):
+            return Value(items=(*left.items, *right.items))
+        channels = left.channels or right.channels
+        both = left.parameter and right.parameter
+        for value, other in ((left, right), (right, left)):
+            if other.is_number and not isinstance(op, ast.Pow | ast.MatMult):
+                return tensor(results=value.every_result(), channels=channels, parameter=both)
+            product = isinstance(op, ast.Mult | ast.MatMult) and not other.parameter
+            consume(value, "product" if product else "other")
+        return tensor(channels=None if isinstance(op, ast.MatMult) else channels, parameter=both)
+
+    def _compare(self, node: ast.Compare, frame: Frame) -> Value:
+        values = [self.evaluate(each, frame) for each in (node.left, *node.comparators)]
+        for value in values:
+            consume(value, "other")
+        known = compared(values[0], values[1], node.ops[0]) if len(values) == 2 else None
+        return Value(parameter=all(value.parameter for value in values)) if known is None else constant(known)
+
+    def _boolop(self, node: ast.BoolOp, frame: Frame) -> Value:
+        decided: list[bool | None] = []
+        values: list[Value] = []
+        stop = isinstance(node.op, ast.Or)
+        for each in node.values:
+            inner = frame.inside(taken=stop not in decided) if stop in decided else frame
+            value = self.evaluate(each, inner)
+            values.append(value)
+            decided.append(truth(value))
+        # `a or b` is the first value that is true, else the last
+        possible = [value for value, known in zip(values[:-1], decided[:-1], strict=True) if known is not (not stop)]
+        possible.append(values[-1])
+        return possible[0] if truth(possible[0]) is stop or len(possible) == 1 else join(possible)
+
+    def _ifexp(self, node: ast.IfExp, frame: Frame) -> Value:
+        known = truth(self.evaluate(node.test, frame))
+        branches = [frame.inside(taken=known is not False), frame.inside(taken=known is not True)]
+        values = [self.evaluate(each, inner) for each, inner in zip((node.body, node.orelse), branches, strict=True)]
+        return values[0] if known is True else values[1] if known is False else join(values)
+
+    def _lambda(self, node: ast.Lambda, frame: Frame) -> Value:
+        self.function_body(node, frame)
+        return ANYTHING
+
+    def _listcomp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, frame: Frame) -> Value:
+        inner = frame.inside(nested=True)
+        inner.nested = frame.nested  # a comprehension runs at once: it keeps nothing
+        elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        results = list(self._comprehension(node.generators, elements, inner))
+        for value in results:
+            keep(value)
+        return Value(results=Value(items=tuple(results)).every_result())
+
+    _setcomp = _generatorexp = _dictcomp = _listcomp
+
+    def _comprehension(self, generators: list[ast.comprehension], elements: list[ast.expr], frame: Frame) -> Iterator[Value]:
+        if not generators:
+            for element in elements:
+                yield self.evaluate(element, frame)
+            return
+        first, rest = generators[0], generators[1:]
+        for inner, item in self.turns(first, first.iter, frame):
+            self.bind(first.target, item, inner)
+            for test in first.ifs:
+                consume(self.evaluate(test, inner), "other")
+            yield from self._comprehension(rest, elements, inner)
+
+    def turns(self, loop: ast.AST, iterated: ast.expr, frame: Frame) -> Iterator[tuple[Frame, Value]]:
+        """The turns of a loop: one per module of a known sequence of modules, else one that stands for all."""
+        found = self.members(iterated, frame)
+        if found is None:
+            yield frame, self.evaluate(iterated, frame).reshaped()
+            return
+        index = frame.index(loop)
+        lengths = frame.version.loop_lengths
+        lengths[index] = max(lengths.get(index, 0), len(found))
+        for turn, item in enumerate(found):
+            inner = replace(frame, loops=(*frame.loops, index), turns=(*frame.turns, turn))
+            yield inner, item
+
+    def _joinedstr(self, node: ast.JoinedStr, frame: Frame) -> Value:
+        for child in child_expressions(node):
+            self.evaluate(child, frame)
+        return ANYTHING
+
+
+def child_expressions(node: ast.AST) -> Iterator[ast.expr]:
+    """The expressions directly below a node; those of keywords and of formatted values too."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):
+            yield child
+        elif isinstance(child, ast.keyword):
+            yield child.value
+        elif isinstance(child, ast.comprehension):
+            yield from child_expressions(child)
+
+
+def site_value(site: FoundSite, channels: Channels | None) -> Value:
+    """The value of the result of a site."""
+    return tensor(results=frozenset({site}), channels=channels, parameter=site.parameter)

@@ -1,0 +1,120 @@
+"""An activation that the user's code writes out, as a module: an expression, a helper function, or any callable."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from nasact.surgery.decorators import undecorated
+from nasact.surgery.locators import Locator, locate_function
+from nasact.surgery.source_code import FunctionSource, code_digest, read_source
+
+ARGUMENT = "_nasact_x"
+"""The name of the argument in an expression that was made a function."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An expression of a function, as a function of one argument.
+
+    `node`: its index in the function's tree; `arguments`: the indices of the nodes that are the argument; `constants`:
+    the values of the function's local names in it.
+    """
+
+    node: int
+    arguments: tuple[int, ...]
+    constants: tuple[tuple[str, Any], ...]
+
+    def build(self, source: FunctionSource) -> Callable[[Tensor], Tensor]:
+        """The function, with the globals and closure of the function that `source` is of."""
+        memo: dict[int, Any] = {}
+        for index in self.arguments:
+            node = source.nodes[index]
+            memo[id(node)] = ast.copy_location(ast.Name(id=ARGUMENT, ctx=ast.Load()), node)
+        body = copy.deepcopy(source.nodes[self.node], memo)
+        assert isinstance(body, ast.expr)
+        empty = ast.arguments(posonlyargs=[], args=[ast.arg(arg=ARGUMENT)], kwonlyargs=[], kw_defaults=[], defaults=[])
+        tree = ast.fix_missing_locations(ast.Expression(body=ast.Lambda(args=empty, body=body)))
+        function = source.function
+        scope = dict(function.__globals__)
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                scope[name] = cell.cell_contents
+            except ValueError:  # the cell is empty
+                continue
+        scope.update(self.constants)
+        made: Callable[[Tensor], Tensor] = eval(compile(tree, function.__code__.co_filename, "eval"), scope)
+        return made
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the function of a UserFunction is made again: a located function, or an expression of it.
+
+    `skip_first`: the function is a method that does not use its module.
+    """
+
+    locator: Locator | None
+    digest: str
+    expression: Expression | None
+    text: str
+    skip_first: bool = False
+
+    def build(self) -> Callable[[Tensor], Tensor]:
+        """The function. Raises UnpicklingError if the user's code is not found, or has changed."""
+        outer = locate_function(self.locator, self.digest, f"the function of {self.text!r}")
+        if self.expression is not None:
+            return self.expression.build(read_source(undecorated(outer)))
+        return functools.partial(outer, None) if self.skip_first else outer
+
+
+class UserFunction(nn.Module):
+    """A function of one tensor from the user's code.
+
+    `text`: how the code writes it. `recipe`: how it is found again when the module is unpickled; None: the function
+    itself is pickled.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], text: str, recipe: Recipe | None = None) -> None:
+        super().__init__()
+        self.function = function
+        self.text = text
+        self.recipe = recipe
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return self.text
+
+    def __deepcopy__(self, memo: Mapping[int, Any]) -> UserFunction:
+        copied = UserFunction(self.function, self.text, self.recipe)
+        copied.__dict__.update({k: copy.deepcopy(v, dict(memo)) for k, v in vars(self).items() if k.endswith("_hooks")})
+        return copied.train(self.training)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if self.recipe is not None:
+            if self.recipe.locator is None:
+                raise pickle.PicklingError(f"{self.text!r} is part of a local function, which cannot be pickled")
+            state["function"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.function is None:
+            assert self.recipe is not None
+            self.function = self.recipe.build()
+
+
+def user_function(function: Any, text: str, locator: Locator | None, *, skip_first: bool = False) -> UserFunction:
+    """The module of a helper function that is an activation as a whole. `skip_first`: of a method without its module."""
+    recipe = Recipe(locator, code_digest(undecorated(function).__code__), None, text, skip_first)
+    return UserFunction(functools.partial(function, None) if skip_first else function, text, recipe)

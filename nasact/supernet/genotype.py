@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from nasact import activations
 from nasact.errors import GenotypeError, MixtureError, UnknownName, did_you_mean
-from nasact.mixture import LEVELS, NORMALISERS, Activation, Bank, FrozenMixture, Kernel, Layout
+from nasact.mixture import LEVELS, NORMALISERS, Activation, Bank, FrozenMixture, Kernel, Layout, Mixture
 from nasact.reserved_names import ORIGINAL
-from nasact.supernet.preparation import function_names, plan_copy, reference_tensor
-from nasact.surgery.install import install, without_hooks
-from nasact.surgery.sites import Site, SiteLocation, plan_surgery
+from nasact.supernet.preparation import function_names, install_with_originals, plan_all, reference_tensor
+from nasact.surgery.install import without_hooks
+from nasact.surgery.sites import plan_surgery
 
 SCHEMA = 1
 """Version of the genotype's JSON."""
@@ -132,27 +132,47 @@ class Genotype:
     def apply(self, model: nn.Module, *, inplace: bool = False, kernel: str | Kernel = "auto") -> nn.Module:
         """Return `model` with this genotype's functions at its sites: a copy, unless `inplace`.
 
-        A single function becomes torch's own module if torch has one. Sites that the genotype does not name, and
-        weights, hooks, device, dtype and mode, do not change. `kernel`: what computes the sites with a mixture.
-        GenotypeError if a site does not exist in the model.
-        """
-        plan = plan_copy(model, inplace=inplace, partial=True)
-        for name in self.sites:
-            if name not in plan.sites:
-                known = ", ".join(plan.sites)
-                hint = did_you_mean(name, plan.sites)
-                raise GenotypeError(f"site {name!r} does not exist in {type(model).__name__} (it has {known}).{hint}")
-        modules: dict[str, nn.Module] = {}
-        for name, gene in self.sites.items():
-            site, location = plan.sites[name]
-            if gene.single in (ORIGINAL, site.function):
-                continue
-            modules[name] = self._module(gene, site, location, reference_tensor(plan.model, location), kernel)
-        return install(plan, modules)
+        Every site that the genotype names is replaced in the same way, also by the model's own function, so that
+        networks of different genotypes differ in their functions only. A single function becomes torch's own module if
+        torch has one. Sites that the genotype does not name, and weights, the names of the model's own state, hooks,
+        device, dtype and mode, do not change. `kernel`: what computes the sites with a mixture.
 
-    def _module(
-        self, gene: SiteGene, site: Site, location: SiteLocation, reference: Tensor, kernel: str | Kernel
+        Raises GenotypeError if a site does not exist in the model, or if the model is a supernet: its trained weights
+        are kept by `Supernet.derive`. SurgeryError if the model cannot be copied.
+        """
+        if any(isinstance(module, Mixture) for module in model.modules()):
+            raise GenotypeError(
+                "the model is a supernet, which holds mixtures: use supernet.derive(genotype), which keeps its trained "
+                "weights, or apply the genotype to the model that the supernet was made of"
+            )
+        plan = plan_all(model, tuple(self.sites), inplace=inplace)
+        self.require_sites(plan.sites, type(model).__name__)
+        modules: dict[str, nn.Module] = {}
+        for name in self.sites:
+            site, location = plan.sites[name]
+            reference = reference_tensor(location.parent, plan.model)
+            modules[name] = self.site_module(name, site.function, location.original, reference, kernel)
+        return install_with_originals(plan, modules)
+
+    def require_sites(self, known: Collection[str], where: str) -> None:
+        """Raise GenotypeError if one of this genotype's sites is not in `known`, the sites of the model `where`."""
+        for name in self.sites:
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise GenotypeError(f"site {name!r} does not exist in {where} (it has {', '.join(known)}).{hint}")
+
+    def site_module(
+        self, name: str, own_function: str, original: nn.Module, reference: Tensor, kernel: str | Kernel
     ) -> nn.Module:
+        """The module that site `name` holds in a derived network.
+
+        If the gene is the site's own function, by its name or as "original": `original` itself, the model's own
+        activation. Another single function is torch's own module if torch has one. `own_function`: what `original`
+        computes. `reference`: a tensor with the device and dtype of the site. `kernel`: what computes a mixture.
+        """
+        gene = self.sites[name]
+        if gene.single in (ORIGINAL, own_function):
+            return original
         if gene.single:
             candidate = activations.get(gene.single)
             if candidate.module is not None and not candidate.betas and candidate.elementwise:
@@ -161,9 +181,9 @@ class Genotype:
         bank = Bank(
             gene.functions,
             Layout(level=self.level, shape=tuple(weights.shape[:-1]), channel_dim=gene.channel_dim),
-            original=without_hooks(location.original),
+            original=without_hooks(original),
             betas={key: torch.tensor(_thaw(value)) for key, value in gene.betas.items()},
-            where=f"site {site.name!r}",
+            where=f"site {name!r}",
             kernel="reference" if gene.single else kernel,
             device=reference.device,
             dtype=reference.dtype,

@@ -1,11 +1,12 @@
-"""What `relax` and `Genotype.apply` share: the plan of a copied model, and what the module of a site needs.
+"""What `relax` and the two ways to a derived network share: the plan of a copied model, and what a site's module needs.
 
 Must not know supernets or genotypes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from nasact import activations
 from nasact.errors import SurgeryError
 from nasact.surgery.copying import check_model, copy_model
+from nasact.surgery.install import install
 from nasact.surgery.sites import SiteLocation, SurgeryPlan, plan_surgery
 
 
@@ -22,9 +24,12 @@ def function_names(space: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(activations.get(name).name for name in names)
 
 
-def reference_tensor(model: nn.Module, location: SiteLocation) -> Tensor:
-    """A tensor with the device and dtype for a site: a parameter of the site's parent, else one of the model."""
-    for module in (location.parent, model):
+def reference_tensor(*modules: nn.Module | None) -> Tensor:
+    """A tensor with the device and dtype of a site: the first floating point parameter of its parent, else its model.
+
+    `modules`: the parent and the model, in this order.
+    """
+    for module in modules:
         for parameter in module.parameters() if module is not None else ():
             if parameter.is_floating_point():
                 return parameter
@@ -56,3 +61,87 @@ def plan_copy(
             "change it too: exclude it, or pass inplace=True"
         )
     return plan
+
+
+class _CallsElsewhere(nn.Module):
+    """Applies an activation that is registered elsewhere in the model, without registering its state a second time."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.called = [module]  # in a list, which does not register it
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.called[0](x)
+        return result
+
+    def extra_repr(self) -> str:
+        return repr(self.called[0])
+
+
+def plan_all(model: nn.Module, names: Sequence[str], *, inplace: bool = False) -> SurgeryPlan:
+    """The plan of a copy of `model` (with `inplace`: of itself) that chooses all sites, and the gates among `names`."""
+    try:
+        plan = plan_copy(model, inplace=inplace, partial=True)
+    except SurgeryError:  # a model without any activation that is no gate
+        return plan_copy(model, inplace=inplace, include=tuple(names), partial=True)
+    gates = {name: gate for name, gate in plan.gates.items() if name in names}
+    return replace(plan, sites={**plan.sites, **gates})
+
+
+@dataclass(frozen=True, eq=False)
+class OwnActivation:
+    """The model's own activation at a site, out of place.
+
+    `function`: its catalogue name, or "original". `registered`: whether the site's attribute is a module of the
+    model, and not added by the surgery.
+    """
+
+    function: str
+    module: nn.Module
+    registered: bool
+
+    @classmethod
+    def all_of(cls, plan: SurgeryPlan) -> dict[str, OwnActivation]:
+        """Site name to the model's own activation, before anything is installed."""
+        return {
+            name: cls(site.function, location.original, _is_registered(location))
+            for name, (site, location) in plan.sites.items()
+        }
+
+
+def _is_registered(location: SiteLocation) -> bool:
+    if location.parent is None:
+        return True
+    return isinstance(getattr(location.parent, location.key, None), nn.Module)
+
+
+def install_with_originals(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
+    """Install `modules`, some of which are the model's own activations: these keep their mode."""
+    own = OwnActivation.all_of(plan)
+    kept = [name for name, module in modules.items() if module is own[name].module]
+    modes = {name: own[name].module.training for name in kept if plan.sites[name][0].kind == "module"}
+    root = install(plan, modules)
+    for name, training in modes.items():
+        own[name].module.train(training)
+    for name in kept:
+        location = plan.sites[name][1]
+        if location.parent is not None and not own[name].registered:
+            keep_names_of_state(root, location.parent, location.key)
+    return root
+
+
+def keep_names_of_state(root: nn.Module, parent: nn.Module, key: str) -> None:
+    """Let the activation that surgery added to `root` as attribute `key` of `parent` add no names to the state.
+
+    A module with parameters that is called at several places has one site per call, of which one is the attribute that
+    the model has. At the other sites its state would get further names, which saved weights do not have.
+    """
+    module = getattr(parent, key)
+    state = _state(module)
+    if state:
+        delattr(parent, key)
+        setattr(parent, key, _CallsElsewhere(module) if state <= _state(root) else module)
+
+
+def _state(module: nn.Module) -> set[int]:
+    return {id(tensor) for tensor in (*module.parameters(), *module.buffers())}

@@ -8,21 +8,41 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nasact.errors import MixtureError, SurgeryError, did_you_mean
+from nasact.errors import GenotypeError, MixtureError, SurgeryError, did_you_mean
 from nasact.mixture import Bank, Kernel, Layout, Mixture
 from nasact.reserved_names import ORIGINAL
-from nasact.supernet.preparation import function_names, plan_copy, reference_tensor
-from nasact.surgery.install import install, without_hooks
-from nasact.surgery.sites import Site, SurgeryPlan
+from nasact.supernet.genotype import Genotype
+from nasact.supernet.preparation import (
+    OwnActivation,
+    function_names,
+    keep_names_of_state,
+    plan_all,
+    plan_copy,
+    reference_tensor,
+)
+from nasact.surgery.copying import copy_model
+from nasact.surgery.install import WriteBack, copy_hooks, install, without_hooks
+from nasact.surgery.site_records import Site
+from nasact.surgery.sites import SurgeryPlan
 
 
 class Supernet(nn.Module):
-    """A model whose sites hold mixtures, made by `relax`. It is called like the model."""
+    """A model whose sites hold mixtures, made by `relax`. It is called like the model.
 
-    def __init__(self, model: nn.Module, mixtures: Mapping[str, Mixture], sites: Sequence[Site]) -> None:
+    `own`: site name to the model's own activation, with which `derive` fills sites that a genotype leaves to the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mixtures: Mapping[str, Mixture],
+        sites: Sequence[Site],
+        own: Mapping[str, OwnActivation],
+    ) -> None:
         super().__init__()
         self.model = model
         self.sites = tuple(sites)
+        self._own = dict(own)
         self._paths = {
             name: path for path, module in model.named_modules() for name, m in mixtures.items() if module is m
         }
@@ -64,6 +84,70 @@ class Supernet(nn.Module):
         """The mean entropy, in nats, of |p| / sum |p| at each site: log K for equal weights, 0 for one function."""
         return {name: _entropy(p) for name, p in self.weights().items()}
 
+    def derive(self, genotype: Genotype, *, kernel: str | Kernel = "auto") -> nn.Module:
+        """The network of `genotype` with this supernet's trained weights: an ordinary module, ready for fine-tuning.
+
+        Equals `genotype.apply` of the model that the supernet was made of, with the trained parameters and buffers
+        loaded by name. Betas and mixture weights are those of the genotype; hooks, device, dtype and mode those of the
+        supernet, which does not change. A site that the genotype does not name gets the model's own activation.
+        `kernel`: what computes the sites with a mixture.
+
+        Raises GenotypeError if the genotype has a site that the supernet does not have, or a number of channels or
+        units that differs from the supernet's. SurgeryError if the model cannot be copied.
+        """
+        self._require_fit(genotype)
+        copied = copy_model(self)
+        assert isinstance(copied, Supernet)
+        mixtures, own = copied.mixtures(), copied._own
+        originals: dict[str, nn.Module] = {}
+        for name, mixture in mixtures.items():  # first, so that no alpha is taken for a parameter of a site's parent
+            trained = mixture.bank.original
+            originals[name] = copied._replace(name, own[name].module if trained is None else trained)
+        for name, original in originals.items():
+            mixture, module = mixtures[name], original
+            reference = reference_tensor(copied._owner(name), copied.model)
+            if mixture.bank.original is None:
+                original.to(reference)  # it was no candidate, and did not move with the supernet
+            if name in genotype.sites:
+                module = genotype.site_module(name, own[name].function, original, reference, kernel)
+            copy_hooks(mixture, module)
+            copied._replace(name, module.train(mixture.training))
+        for name, original in originals.items():
+            parent, key = copied._parent(name), copied._paths[name].rpartition(".")[2]
+            if parent is not None and not own[name].registered and getattr(parent, key) is original:
+                keep_names_of_state(copied.model, parent, key)
+        return copied.model
+
+    def _require_fit(self, genotype: Genotype) -> None:
+        mixtures = self.mixtures()
+        genotype.require_sites(mixtures, "the supernet")
+        for name, gene in genotype.sites.items():
+            layout, shape = mixtures[name].bank.layout, tuple(gene.weights_tensor().shape[:-1])
+            if layout.level == genotype.level and layout.shape != shape:
+                raise GenotypeError(
+                    f"site {name!r}: the genotype has weights for {genotype.level}s of shape {shape}, but the "
+                    f"supernet's {genotype.level}s have shape {layout.shape}"
+                )
+
+    def _parent(self, name: str) -> nn.Module | None:
+        """The module of which a site is an attribute; None if the model itself is the site."""
+        path = self._paths[name]
+        return self.model.get_submodule(path.rpartition(".")[0]) if path else None
+
+    def _owner(self, name: str) -> nn.Module | None:
+        """The module of the model that applies a site: not the wrapper of an activation that works in place."""
+        parent, path = self._parent(name), self._paths[name].rpartition(".")[0]
+        return self.model.get_submodule(path.rpartition(".")[0]) if isinstance(parent, WriteBack) and path else parent
+
+    def _replace(self, name: str, module: nn.Module) -> nn.Module:
+        """Put `module` at a site, and return it."""
+        parent = self._parent(name)
+        if parent is None:
+            self.model = module
+        else:
+            setattr(parent, self._paths[name].rpartition(".")[2], module)
+        return module
+
 
 def _entropy(p: Tensor) -> float:
     share = p.abs().double()
@@ -93,7 +177,7 @@ def site_shapes(
     One shape per call of the site; an empty list for a site that is not reached. A copy of the model runs once, in eval
     mode without gradients. `names`: the sites; None: all.
     """
-    plan = plan_copy(model, partial=True)
+    plan = plan_all(model, names or ())
     chosen = [name for name in plan.sites if names is None or name in names]
     recorders = {name: _InputShapeRecorder(plan.sites[name][1].original) for name in chosen}
     recording = install(plan, recorders).eval()
@@ -145,7 +229,7 @@ def relax(
     mixtures: dict[str, Mixture] = {}
     for name, (site, location) in plan.sites.items():
         added = (site.function,) if init == ORIGINAL and site.function not in names else ()
-        reference = reference_tensor(plan.model, location)
+        reference = reference_tensor(location.parent, plan.model)
         bank = Bank(
             (*names, *added),
             layouts[name],
@@ -163,8 +247,13 @@ def relax(
             device=reference.device,
             dtype=reference.dtype,
         )
-    training = plan.model.training
-    supernet = Supernet(install(plan, mixtures), mixtures, [site for site, _ in plan.sites.values()])
+    training, own = plan.model.training, OwnActivation.all_of(plan)
+    model = install(plan, mixtures)
+    for name, (site, location) in plan.sites.items():
+        candidate = mixtures[name].bank.original
+        if candidate is not None and site.kind == "module":
+            candidate.train(location.original.training)
+    supernet = Supernet(model, mixtures, [site for site, _ in plan.sites.values()], own)
     supernet.training = training
     return supernet
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 
 from nasact.errors import GenotypeError, MixtureError, UnknownName
 from nasact.mixture import NORMALISERS, FrozenMixture
-from nasact.supernet import Genotype, Supernet, derive, relax
+from nasact.supernet import Genotype, Supernet, derive, find_sites, relax
 from nasact.supernet.top_k import keep_top_k
 
 
@@ -106,6 +108,78 @@ def test_a_single_function_becomes_torch_s_own_module(model: nn.Module) -> None:
     net = Genotype.uniform(model, "tanh").apply(model)
     assert type(net.features[2]) is nn.Tanh
     assert {type(module).__module__.split(".")[0] for module in net.modules()} <= {"torch", ConvNet.__module__}
+
+
+class CalledTwice(nn.Module):
+    """A module with a parameter that is called at two places; a function that is called in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.PReLU()
+        self.a, self.b = nn.Linear(5, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu_(self.act(self.b(self.act(self.a(x)))))
+
+
+def test_the_model_s_own_functions_are_installed_as_any_other_and_keep_the_names_of_their_state() -> None:
+    torch.manual_seed(0)
+    model, x = CalledTwice(), torch.randn(3, 5)
+    with torch.no_grad():
+        model.act.weight.fill_(0.6)
+    original, other = (Genotype.uniform(model, name).apply(model) for name in ("original", "tanh"))
+    assert type(original) is not CalledTwice, "calls in its forward were exchanged"
+    assert len(Genotype.original(model).sites) == 3
+    sites = {*Genotype.original(model).sites}
+    for net in (original, other):
+        assert sites <= {name for name, _ in net.named_modules()}
+    assert list(original.state_dict()) == list(model.state_dict())
+    assert torch.equal(original(x), model(x))
+    for net in (model, original):
+        net(x).square().sum().backward()
+    gradients = zip(model.parameters(), original.parameters(), strict=True)
+    assert all(torch.equal(a.grad, b.grad) for a, b in gradients)
+    copied = pickle.loads(pickle.dumps(deepcopy(original)))
+    copied.load_state_dict({name: 2 * value for name, value in model.state_dict().items()})
+    assert float(copied.act.weight.detach()) == pytest.approx(1.2)
+    model.load_state_dict(copied.state_dict())
+    assert torch.equal(copied(x), model(x)), "both calls use the one parameter"
+
+
+def test_the_model_s_own_module_keeps_its_mode() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.RReLU())
+    model[1].eval()
+    x = torch.randn(3, 5)
+    assert torch.equal(Genotype.original(model).apply(model)(x), model(x))
+    supernet = relax(model, ["relu"], normaliser="affine", init="original", kernel="reference")
+    assert torch.equal(supernet(x), model(x))
+    assert not torch.equal(supernet.train()(x), supernet.train()(x))
+
+
+class SqueezeExcitation(nn.Module):
+    """A gate, and no activation that is none."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.fc, self.activation, self.scale = nn.Linear(4, 4), activation, nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale(self.activation(self.fc(x)))
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Identity()], ids=["relu", "none"])
+@pytest.mark.parametrize("level", ["layer", "channel", "neuron"])
+def test_a_gate_that_was_searched_is_a_site_of_the_genotype(activation: nn.Module, level: str) -> None:
+    model, x = SqueezeExcitation(activation), torch.randn(3, 4)
+    assert [gate.name for gate in find_sites(SqueezeExcitation(nn.ReLU())).gates] == ["scale"]
+    supernet = relax(model, ["hard_sigmoid", "tanh"], include=["*", "scale"], level=level, example_input=x)
+    assert "scale" in supernet.mixtures()
+    genotype = derive(supernet, "all")
+    net = genotype.apply(with_weights_of(supernet, model))
+    torch.testing.assert_close(net(x), supernet(x))
+    torch.testing.assert_close(supernet.derive(genotype)(x), supernet(x))
+    uniform = Genotype.uniform(model, "tanh", include=["scale"]).apply(model)
+    assert torch.equal(uniform(x), x * torch.tanh(model.activation(model.fc(x))))
 
 
 def test_learned_betas_are_part_of_the_genotype_and_stay_trainable(model: nn.Module) -> None:

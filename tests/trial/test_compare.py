@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import nasact.compare.seed_run
 from nasact.compare import Comparison, baseline_variants, compare, network_identity, single_genotypes
+from nasact.compare.seed_run import train_seed_run
 from nasact.errors import NasactError
 from nasact.study import TrialSpec
 from nasact.study_model import build_study_model
@@ -133,6 +137,44 @@ def test_networks_that_are_the_same_are_trained_once(
         tuple(result.variants["derived"].test_accuracies)
     }
     assert (result.best_single, result.candidates) == ("", {})
+
+
+def functional_mlp(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    return FunctionalMlp(math.prod(input_shape), classes)
+
+
+class FunctionalMlp(nn.Module):
+    """Applies its activations in its own forward, in place, and draws random numbers."""
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(features, 12), nn.Linear(12, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu_(self.first(x.flatten(1)))
+        return self.second(F.dropout(torch.tanh(hidden), 0.1, self.training))
+
+
+def test_the_original_row_goes_through_the_same_surgery_as_a_derived_row_that_equals_it(
+    make_spec: Callable[..., TrialSpec], data: Data
+) -> None:
+    spec = make_spec(task={"model": {"name": "test_compare:functional_mlp"}}, retrain={"epochs": 2})
+    model = build_study_model(spec, data)
+    original, tanh = Genotype.original(model), Genotype.uniform(model, "tanh")
+    (first, second) = original.sites
+    equal = replace(tanh, sites={first: SiteGene(("relu",), (1.0,), {}), second: tanh.sites[second]})
+    networks = [[name for name, _ in genotype.apply(model).named_modules()] for genotype in (original, tanh, equal)]
+    assert networks[0] == networks[1] == networks[2]
+    assert {first, second} <= set(networks[0])
+    job = nasact.compare.seed_run.TrainingJob(original, 0, "select", "")
+    runs = []
+    for genotype in (original, equal, tanh):
+        run, _ = train_seed_run(spec, data, replace(job, genotype=genotype), data.train, data.val)
+        runs.append((run.accuracy, run.train_loss, run.parameters))
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+    names = {first: "relu", second: "tanh"}
+    assert network_identity(original, names) == network_identity(equal, names)
 
 
 def test_genotypes_that_build_the_same_network_have_one_identity(spec: TrialSpec, data: Data) -> None:

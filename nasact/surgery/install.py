@@ -44,6 +44,21 @@ class WriteBack(nn.Module):
         return x.copy_(self.function(x.clone()))
 
 
+class Copied(nn.Module):
+    """Applies a module to a copy of its input, or returns a copy of its result, because the original is overwritten.
+
+    A function may need its input or its result for its gradient; the model's own function does not.
+    """
+
+    def __init__(self, function: nn.Module, copies_input: bool, copies_output: bool) -> None:
+        super().__init__()
+        self.function, self.copies_input, self.copies_output = function, copies_input, copies_output
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.function(x.clone() if self.copies_input else x)
+        return result.clone() if self.copies_output else result
+
+
 def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
     """Install `modules` (site name -> module) in `plan.model`, in place; sites that are not named do not change.
 
@@ -55,7 +70,7 @@ def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
         location = plan.location(name)
         copy_hooks(location.original, module)
         module.train((location.parent or root).training)
-        placed = WriteBack(module).train(module.training) if location.found.write_back else module
+        placed = _placed(module, location.found)
         installed[id(location.found)] = placed
         if location.parent is None:
             root = placed
@@ -68,12 +83,20 @@ def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
     return root
 
 
+def _placed(module: nn.Module, site: FoundSite) -> nn.Module:
+    """`module` with the copies that the code around the site needs."""
+    if site.write_back:
+        return WriteBack(module).train(module.training)
+    if site.copies_input or site.copies_output:
+        return Copied(module, site.copies_input, site.copies_output).train(module.training)
+    return module
+
+
 def _set(parent: nn.Module, key: str, module: nn.Module) -> None:
     parent.__dict__.pop(key, None)
-    setattr(parent, key, module)
-    if hasattr(parent, "activation_relu_or_gelu"):
-        # nn.TransformerEncoderLayer: 0 disables its fused inference path, which would skip the new activation
-        parent.activation_relu_or_gelu = 0  # type: ignore[assignment]
+    nn.Module.__setattr__(parent, key, module)  # the class may forbid new attributes
+    if isinstance(parent, nn.TransformerEncoderLayer):
+        parent.activation_relu_or_gelu = 0  # disables its fused inference path, which would skip the new activation
 
 
 def _install_partners(plan: SurgeryPlan, installed: dict[int, nn.Module]) -> None:
@@ -87,7 +110,7 @@ def _install_partners(plan: SurgeryPlan, installed: dict[int, nn.Module]) -> Non
         for site in sites:
             if id(site) not in installed:
                 original = site.original
-                installed[id(site)] = WriteBack(original) if site.write_back else original
+                installed[id(site)] = _placed(original, site)
                 _set(site.owner, site.key, installed[id(site)])
 
 
@@ -112,9 +135,10 @@ def _rewrite(versions: list[FunctionVersion], installed: Mapping[int, nn.Module]
             if (exchange := _exchange(version, index, edit, installed)) is not None
         )
         if exchanges or not is_entry:
-            rewrites.append(
-                Rewrite(version.attribute, version.outer, version.locator, version.owner_name, version.as_method, exchanges)
-            )
+            rewrites += [
+                Rewrite(name, version.outer, version.locator, version.owner_name, version.as_method, exchanges)
+                for name in version.names or [version.attribute]
+            ]
     rewrite_class(owner, rewrites)
 
 

@@ -104,7 +104,17 @@ def rewritten_class(base: type[nn.Module], rewrites: tuple[Rewrite, ...]) -> typ
     }
     for each in rewrites:
         members[each.attribute] = _rewritten_function(each)
-    kind = type(base.__name__, (base,), members)
+    kind = _subclass(base, members)
+    return kind
+
+
+def _subclass(base: type[nn.Module], members: dict[str, Any]) -> type[nn.Module]:
+    """A subclass, made without a call of `base.__init_subclass__`: it is no new kind of module that must register."""
+    try:
+        kind = type.__new__(type(base), base.__name__, (nn.Module,), members)
+        kind.__bases__ = (base,)
+    except TypeError:  # another layout of the object
+        kind = type(base)(base.__name__, (base,), members)
     return kind
 
 

@@ -64,9 +64,17 @@ class SurgeryPlan:
 
 
 def plan_surgery(
-    model: nn.Module, *, include: Sequence[str] = ("*",), exclude: Sequence[str] = (), partial: bool = False
+    model: nn.Module,
+    *,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    partial: bool = False,
+    may_be_empty: bool = False,
 ) -> SurgeryPlan:
-    """Find every chosen site of `model` with its location; SurgeryError if a part is unreachable, unless `partial`."""
+    """Find every chosen site of `model` with its location.
+
+    Raises SurgeryError if a part is unreachable, unless `partial`, or if there is no site, unless `may_be_empty`.
+    """
     reading = read_model(model)
     located = {each.name: _located(each, reading) for each in reading.sites}
     unreachable = tuple(Unreachable(each.path or ROOT, each.reason) for each in reading.refusals)
@@ -86,7 +94,7 @@ def plan_surgery(
             f"{len(missed)} part(s) of {type(model).__name__} have activations that cannot be replaced: {listed}. "
             "Exclude them with sites.exclude, or accept partial coverage with sites.partial: true"
         )
-    if not chosen:
+    if not chosen and not may_be_empty:
         left = " left" if located or unreachable else ""
         raise SurgeryError(f"{type(model).__name__} has no activation site to search{left}{_gates_note(gates)}")
     return SurgeryPlan(model, chosen, gates, missed, reading.versions, reading.sites)
@@ -100,7 +108,7 @@ def find_sites(
     `include` and `exclude` are shell patterns for site names. The full name of a gate in `include` makes it a site. The
     model is read, not run, and is not changed.
     """
-    return plan_surgery(model, include=include, exclude=exclude, partial=partial).report()
+    return plan_surgery(model, include=include, exclude=exclude, partial=partial, may_be_empty=True).report()
 
 
 def _located(found: FoundSite, reading: Reading) -> tuple[Site, SiteLocation]:

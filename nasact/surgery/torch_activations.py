@@ -141,6 +141,9 @@ def catalogue_name_of_module(module: nn.Module) -> str:
 
 def activation_of_function(target: object) -> str | None:
     """The torch name of the activation that a called function computes (`F.relu` -> "relu"); None if it is none."""
+    if type(target).__name__ in ("OpOverload", "OpOverloadPacket"):  # torch.ops.aten.relu, with or without .default
+        name = str(target).split(".")[1].removesuffix("_")
+        return name if name in _CALLS or name in REFUSED_CALLS else None
     try:
         return _FUNCTIONS.get(target)  # type: ignore[call-overload, no-any-return]
     except TypeError:

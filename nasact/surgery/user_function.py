@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nasact.surgery.decorators import undecorated
@@ -18,6 +19,7 @@ from nasact.surgery.source_code import FunctionSource, code_digest, read_source
 
 ARGUMENT = "_nasact_x"
 """The name of the argument in an expression that was made a function."""
+_ZERO = "_nasact_torch.zeros(())"
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,13 @@ class Expression:
     """An expression of a function, as a function of one argument.
 
     `node`: its index in the function's tree; `arguments`: the indices of the nodes that are the argument; `constants`:
-    the values of the function's local names in it.
+    the values of the function's local names in it. `zeros`: nodes that make a tensor of zeros, of whatever shape.
     """
 
     node: int
     arguments: tuple[int, ...]
     constants: tuple[tuple[str, Any], ...]
+    zeros: tuple[int, ...] = ()
 
     def build(self, source: FunctionSource) -> Callable[[Tensor], Tensor]:
         """The function, with the globals and closure of the function that `source` is of."""
@@ -38,6 +41,9 @@ class Expression:
         for index in self.arguments:
             node = source.nodes[index]
             memo[id(node)] = ast.copy_location(ast.Name(id=ARGUMENT, ctx=ast.Load()), node)
+        for index in self.zeros:
+            node = source.nodes[index]
+            memo[id(node)] = ast.copy_location(ast.parse(_ZERO, mode="eval").body, node)
         body = copy.deepcopy(source.nodes[self.node], memo)
         assert isinstance(body, ast.expr)
         empty = ast.arguments(posonlyargs=[], args=[ast.arg(arg=ARGUMENT)], kwonlyargs=[], kw_defaults=[], defaults=[])
@@ -50,6 +56,7 @@ class Expression:
             except ValueError:  # the cell is empty
                 continue
         scope.update(self.constants)
+        scope["_nasact_torch"] = torch
         made: Callable[[Tensor], Tensor] = eval(compile(tree, function.__code__.co_filename, "eval"), scope)
         return made
 

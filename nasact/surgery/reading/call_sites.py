@@ -24,6 +24,7 @@ from nasact.surgery.torch_activations import CALL_NAMES, REFUSED_CALLS, Function
 from nasact.surgery.user_function import Recipe, UserFunction
 
 MAX_DETAIL = 80
+_OPERATIONS = (ast.BinOp, ast.UnaryOp, ast.Call)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class CallSiteReader(StatementReader):
     def __init__(self) -> None:
         self.sites: list[FoundSite] = []
         self.refusals: dict[tuple[str, str], Refusal] = {}
+        self.called = True
         self._triggers: dict[int, frozenset[int]] = {}
 
     def refuse(self, path: str, reason: str) -> None:
@@ -69,7 +71,7 @@ class CallSiteReader(StatementReader):
 
     def formula(self, node: ast.expr, frame: Frame) -> Value | None:
         """The value of an expression that computes an activation as a whole; None for another expression."""
-        if not isinstance(node, ast.BinOp | ast.Call) or id(node) not in self._nodes_with_triggers(frame.version.source):
+        if not isinstance(node, _OPERATIONS) or id(node) not in self._nodes_with_triggers(frame.version.source):
             return None
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -92,7 +94,7 @@ class CallSiteReader(StatementReader):
         key = id(source)
         if key not in self._triggers:
             self._triggers[key] = frozenset(
-                id(node) for node in source.nodes if isinstance(node, ast.BinOp | ast.Call) and contains_trigger(node)
+                id(node) for node in source.nodes if isinstance(node, _OPERATIONS) and contains_trigger(node)
             )
         return self._triggers[key]
 
@@ -117,7 +119,7 @@ class CallSiteReader(StatementReader):
                 place=version.source.place(node),
                 channels=argument.channels,
                 parameter=argument.parameter,
-                taken=frame.taken,
+                taken=frame.taken and self.called,
                 note=applied.note,
                 exact=applied.exact,
             )
@@ -131,7 +133,14 @@ class CallSiteReader(StatementReader):
         """The value of the result of a site; what an in-place activation overwrites is taken into account."""
         consume(argument, "other")
         result = site_value(site, argument.channels or site.channels)
-        if not in_place or not is_observed(frame, argument_node, argument):
+        observed = in_place and is_observed(frame, argument_node, argument)
+        if observed and argument_node is not None:
+            self.overwritten(argument_node, argument, frame)
+        if argument.storage is not None:
+            argument.storage.read_by.append(site)
+        if isinstance(argument_node, ast.Name):
+            frame.arguments.setdefault(argument_node.id, []).append(site)
+        if not observed:
             return result
         site.write_back = True
         keep(argument)
@@ -181,6 +190,8 @@ class CallSiteReader(StatementReader):
         if activation is not None:
             return self.activation_call(frame, node, activation, subject=node.func.value)
         values = [self.evaluate(each, frame) for each in (*node.args, *(each.value for each in node.keywords))]
+        if name.endswith("_") and not name.endswith("__") and hasattr(Tensor, name):
+            self.overwritten(node.func.value, base, frame)
         if base.items is not None and isinstance(node.func.value, ast.Name):
             # the method may change a list
             frame.names[node.func.value.id] = Value(results=base.every_result())

@@ -54,6 +54,22 @@ def activation_in(target: Any, owner: type | None = None, visited: set[object] |
     return None
 
 
+def activation_behind_attribute(kind: type, name: str) -> str | None:
+    """An activation in what makes an attribute of a class when it is looked up: a descriptor, or `__getattr__`."""
+    static = inspect.getattr_static(kind, name, None)
+    if static is None:
+        maker = inspect.getattr_static(kind, "__getattr__", None)
+        return activation_in(maker, kind) if isinstance(maker, types.FunctionType) and not is_torch(maker) else None
+    held = [getattr(type(static), "__get__", None), getattr(type(static), "__call__", None), *vars(static).values()] if hasattr(static, "__dict__") else []
+    return next((found for each in held if callable(each) and (found := activation_in(each, kind))), None)
+
+
+def activation_named(code: types.CodeType) -> str | None:
+    """The first name of an activation in byte code; None if there is none."""
+    names = (name for each in _codes(code) for name in each.co_names)
+    return next((name for name in names if name in CALL_NAMES or name in CLASS_NAMES or name in _RECTIFIERS), None)
+
+
 def _in_held(held: Any, owner: type | None, visited: set[object]) -> str | None:
     if isinstance(held, staticmethod | classmethod):
         held = held.__func__

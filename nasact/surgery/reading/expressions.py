@@ -13,7 +13,7 @@ from torch import nn
 from nasact.surgery.channels import Channels
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.truth import compared, truth
-from nasact.surgery.reading.values import ANYTHING, UNKNOWN, FoundSite, Value, constant, join, tensor
+from nasact.surgery.reading.values import ANYTHING, UNKNOWN, FoundSite, Storage, Value, constant, join, overwrite, tensor
 from nasact.surgery.reading.versions import FunctionVersion, Turns
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -34,7 +34,8 @@ class Frame:
 
     `names`: what is known of its local names. `loops`: the loops over modules around the present statement, as indices
     of nodes; `turns`: their present turns. `taken`: False in a branch that the settings of the model exclude.
-    `rebound`: the local names whose present values nothing refers to after the statement; None: all. `nested`: the code
+    `rebound`: the local names whose present values nothing refers to after the statement; None: all. `arguments`: by
+    local name, the sites that it was an argument of. `nested`: the code
     of an inner function; `shadowed`: an argument of it has the name of the owner.
     """
 
@@ -45,6 +46,7 @@ class Frame:
     taken: bool = True
     rebound: frozenset[str] | None = frozenset()
     statement: ast.AST | None = None
+    arguments: dict[str, list[FoundSite]] = field(default_factory=dict)
     nested: bool = False
     shadowed: bool = False
     returned: list[Value] = field(default_factory=list)
@@ -166,7 +168,11 @@ class ExpressionReader:
         return ANYTHING if base.is_known else base.reshaped()
 
     def _slice(self, node: ast.Slice, frame: Frame) -> Value:
-        parts = [None if part is None else self.evaluate(part, frame).known for part in (node.lower, node.upper, node.step)]
+        values = [constant(None) if part is None else self.evaluate(part, frame) for part in (node.lower, node.upper, node.step)]
+        parts = [value.known for value in values]
+        if any(value.setting for value in values):
+            # `layers[: self.depth]`: the depth may change
+            return Value(known=slice(*parts), setting=True) if parts[0] in (None, 0) and parts[2] is None else ANYTHING
         known = all(part is None or (isinstance(part, int) and not isinstance(part, bool)) for part in parts)
         return constant(slice(*parts)) if known else ANYTHING
 
@@ -209,12 +215,21 @@ class ExpressionReader:
                 self.bind(element.value if isinstance(element, ast.Starred) else element, item, frame)
         else:
             for child in child_expressions(target):
-                self.evaluate(child, frame)
+                held = self.evaluate(child, frame)
+                if isinstance(target, ast.Subscript) and child is target.value:
+                    self.overwritten(child, held, frame)
             consume(value, "other")
             keep(value)
             container = target.value if isinstance(target, ast.Subscript) else None
             if isinstance(container, ast.Name) and container.id in frame.names:
                 frame.names[container.id] = replace(frame.names[container.id], items=None)
+
+    def overwritten(self, node: ast.expr, value: Value, frame: Frame) -> None:
+        """Record that an operation overwrites the tensor `value`, which `node` refers to."""
+        overwrite(value)
+        if isinstance(node, ast.Name):
+            for site in frame.arguments.get(node.id, ()):
+                site.copies_input = True
 
     def _unaryop(self, node: ast.UnaryOp, frame: Frame) -> Value:
         value = self.evaluate(node.operand, frame)
@@ -246,14 +261,17 @@ class ExpressionReader:
         for value, other in ((left, right), (right, left)):
             if other.is_number and not isinstance(op, ast.Pow | ast.MatMult):
                 return tensor(results=value.every_result(), channels=channels, parameter=both)
-            product = isinstance(op, ast.Mult | ast.MatMult) and not other.parameter
+            product = isinstance(op, ast.Mult | ast.MatMult) and not other.is_weight
             consume(value, "product" if product else "other")
         return tensor(channels=None if isinstance(op, ast.MatMult) else channels, parameter=both)
 
     def _compare(self, node: ast.Compare, frame: Frame) -> Value:
-        values = [self.evaluate(each, frame) for each in (node.left, *node.comparators)]
+        operands = (node.left, *node.comparators)
+        values = [self.evaluate(each, frame) for each in operands]
         for value in values:
             consume(value, "other")
+        if any(is_class_of(each, frame.version.owner_name) for each in operands):
+            frame.version.compares_class = node.lineno
         known = compared(values[0], values[1], node.ops[0]) if len(values) == 2 else None
         return Value(parameter=all(value.parameter for value in values)) if known is None else constant(known)
 
@@ -314,13 +332,27 @@ class ExpressionReader:
         lengths = frame.version.loop_lengths
         lengths[index] = max(lengths.get(index, 0), len(found))
         for turn, item in enumerate(found):
-            inner = replace(frame, loops=(*frame.loops, index), turns=(*frame.turns, turn))
+            taken = frame.taken and item.in_use
+            inner = replace(frame, loops=(*frame.loops, index), turns=(*frame.turns, turn), taken=taken)
             yield inner, item
 
     def _joinedstr(self, node: ast.JoinedStr, frame: Frame) -> Value:
-        for child in child_expressions(node):
-            self.evaluate(child, frame)
+        values = [self.evaluate(child, frame) for child in node.values]
+        if all(isinstance(value.known, str | int) for value in values):
+            return constant("".join(str(value.known) for value in values))
         return ANYTHING
+
+    def _formattedvalue(self, node: ast.FormattedValue, frame: Frame) -> Value:
+        value = self.evaluate(node.value, frame)
+        return ANYTHING if node.format_spec is not None or node.conversion != -1 else value
+
+
+def is_class_of(node: ast.expr, name: str) -> bool:
+    """Whether an expression is `type(name)` or `name.__class__`."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) == 1:
+        return isinstance(node.args[0], ast.Name) and node.args[0].id == name
+    is_attribute = isinstance(node, ast.Attribute) and node.attr == "__class__"
+    return is_attribute and isinstance(node.value, ast.Name) and node.value.id == name
 
 
 def child_expressions(node: ast.AST) -> Iterator[ast.expr]:
@@ -336,4 +368,5 @@ def child_expressions(node: ast.AST) -> Iterator[ast.expr]:
 
 def site_value(site: FoundSite, channels: Channels | None) -> Value:
     """The value of the result of a site."""
-    return tensor(results=frozenset({site}), channels=channels, parameter=site.parameter)
+    storage = Storage(made_by=site)
+    return Value(results=frozenset({site}), channels=channels, parameter=site.parameter, storage=storage)

@@ -11,20 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nasact.surgery.elementwise import Recognition, recognise
 from nasact.surgery.reading.expressions import Frame
 from nasact.surgery.reading.resolve import is_torch
-from nasact.surgery.reading.values import Value
+from nasact.surgery.reading.torch_calls import COPIES, VIEWS
+from nasact.surgery.reading.values import UNKNOWN, Value
 from nasact.surgery.torch_activations import CALL_NAMES, CATALOGUE_NAMES
 from nasact.surgery.user_function import Expression
 
 RECTIFIERS = frozenset(
-    {"clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_", "maximum", "fmax", "max", "where", "threshold", "heaviside"}
+    {"clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_", "maximum", "fmax", "max", "where", "threshold", "heaviside", "masked_fill"}
 )
 """Names of functions in whose terms activations are often written."""
-_OTHER = RECTIFIERS | {"exp", "exp_", "expm1", "erf", "log1p", "logaddexp", "abs", "abs_", "sign", "minimum"}
+_OTHER = RECTIFIERS | {"gt", "ge", "lt", "le", "clamp_max", "neg", "relu_", "exp", "exp_", "expm1", "erf", "log1p", "logaddexp", "abs", "abs_", "sign", "minimum"}
+_ZEROS = frozenset({torch.zeros, torch.zeros_like})
 _MAX_NODES = 120
 
 Evaluate = Callable[[ast.expr, Frame], Value]
@@ -53,6 +56,7 @@ class _Skeleton:
     leaves: list[ast.expr] = field(default_factory=list)
     constants: dict[str, Any] = field(default_factory=dict)
     overwritten: list[ast.expr] = field(default_factory=list)
+    zeros: list[ast.expr] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
 
     def add(self, node: ast.expr) -> None:
@@ -77,20 +81,27 @@ class _Skeleton:
             self._add_other(node)
 
     def _add_call(self, node: ast.Call) -> None:
-        if any(isinstance(each, ast.Starred) for each in node.args) or any(each.arg is None for each in node.keywords):
+        if any(isinstance(each, ast.Starred) for each in node.args) or any(
+            each.arg in (None, "out") for each in node.keywords
+        ):
             self.leaves.append(node)
             return
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        name = _name_of_callee(node)
         subject: ast.expr | None = node.args[0] if node.args else None
         if isinstance(node.func, ast.Attribute) and not self._is_library(node.func.value):
-            if not _is_method_name(name) or self.evaluate(node.func.value, self.frame).is_known:
+            receiver = node.func.value
+            is_object = isinstance(receiver, ast.Name | ast.Attribute) and self.evaluate(receiver, self.frame).is_known
+            if not _is_method_name(name) or is_object:
                 self.leaves.append(node)
                 return
             subject = node.func.value
             self.add(subject)
         else:
-            called = self.evaluate(node.func, self.frame).known
-            if not (is_torch(called) or called in (max, min, abs, float, int)) or isinstance(called, type):
+            called = self._called(node.func)
+            if called in _ZEROS:
+                self.zeros.append(node)
+                return
+            if not (is_torch(called) or called in (max, min, abs, float, int)) or called in (None, torch.Tensor):
                 self.leaves.append(node)
                 return
         self.names.add(name)
@@ -101,6 +112,10 @@ class _Skeleton:
             self.overwritten.append(subject)
         for each in (*node.args, *(keyword.value for keyword in node.keywords)):
             self.add(each)
+
+    def _called(self, node: ast.expr) -> Any:
+        known = self.evaluate(node, self.frame).known if isinstance(node, ast.Name | ast.Attribute) else None
+        return None if known is UNKNOWN or known.__hash__ is None else known
 
     def _is_library(self, node: ast.expr) -> bool:
         return isinstance(node, ast.Name | ast.Attribute) and isinstance(
@@ -129,6 +144,10 @@ def is_torch_constant(value: Any) -> bool:
     return type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "device", "layout", "memory_format")
 
 
+def _name_of_callee(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
 def _is_method_name(name: str) -> bool:
     return hasattr(Tensor, name)
 
@@ -146,6 +165,8 @@ def contains_trigger(node: ast.AST) -> bool:
 
 def read_formula(node: ast.expr, frame: Frame, evaluate: Evaluate) -> Formula | None:
     """The formula that an expression is; None if it is none, or if it computes no activation of the catalogue."""
+    if isinstance(node, ast.Call) and _name_of_callee(node) in (VIEWS | COPIES) - RECTIFIERS:
+        return None
     skeleton = _Skeleton(frame, evaluate)
     skeleton.add(node)
     argument = _single_argument(skeleton.leaves)
@@ -192,4 +213,5 @@ def _expression(node: ast.expr, skeleton: _Skeleton, argument: ast.expr) -> Expr
     index = skeleton.frame.index
     leaves = {index(leaf) for leaf in skeleton.leaves}
     leaves |= {index(each) for each in ast.walk(node) if isinstance(each, ast.Name) and _same(each, argument)}
-    return Expression(index(node), tuple(sorted(leaves)), tuple(skeleton.constants.items()))
+    zeros = tuple(index(each) for each in skeleton.zeros)
+    return Expression(index(node), tuple(sorted(leaves)), tuple(skeleton.constants.items()), zeros)

@@ -17,7 +17,7 @@ from nasact.surgery.decorators import Hidden, decorators_of, undecorated
 from nasact.surgery.elementwise import Recognition, recognise
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, CallSiteReader, overwrites
-from nasact.surgery.reading.evidence import activation_in, stores_outside
+from nasact.surgery.reading.evidence import activation_in, activation_named, stores_outside
 from nasact.surgery.reading.expressions import Frame, consume, keep
 from nasact.surgery.reading.values import ANYTHING, Value, join, tensor
 from nasact.surgery.reading.versions import CallEdit, FunctionVersion
@@ -36,13 +36,13 @@ class FunctionCallReader(CallSiteReader):
         super().__init__()
         self.versions: dict[int, list[FunctionVersion]] = {}
         self.read_versions: list[FunctionVersion] = []
-        self.own_methods: dict[tuple[int, str], FunctionVersion | None] = {}
+        self.own_methods: dict[tuple[int, Any], FunctionVersion | None] = {}
         self._active: list[FunctionVersion] = []
         self._recognised: dict[object, Recognition] = {}
 
     def own_method(self, owner: nn.Module, path: str, name: str, held: Any, cls: type | None) -> FunctionVersion | None:
         """The version of a method that keeps its name on the owner's class; None if it cannot be read."""
-        key = (id(owner), name)
+        key = (id(owner), held)
         if key not in self.own_methods:
             self.own_methods[key] = None
             locator = locators.of_method(cls, name) if cls is not None else locators.of_function(held)
@@ -50,7 +50,10 @@ class FunctionCallReader(CallSiteReader):
             self.own_methods[key] = version
             if version is not None:
                 self.run(version, {})
-        return self.own_methods[key]
+        known = self.own_methods[key]
+        if known is not None and name not in known.names:
+            known.names.append(name)
+        return known
 
     def version(
         self, owner: nn.Module, path: str, outer: Any, attribute: str, locator: locators.Locator | None, *, as_method: bool
@@ -60,7 +63,7 @@ class FunctionCallReader(CallSiteReader):
         try:
             function = undecorated(outer)
             for layer in decorators_of(outer):
-                applied = activation_in(types.FunctionType(layer.__code__, layer.__globals__))
+                applied = activation_named(layer.__code__)
                 if applied:
                     self.refuse(path, f"{place} is decorated by {layer.__code__.co_qualname}, which applies {applied!r}")
             source = read_source(function)
@@ -130,10 +133,10 @@ class FunctionCallReader(CallSiteReader):
             version = self.own_method(owner, path, method.name, method.held, method.cls)
             if version is None:
                 return self.unread_call(frame, node, values)
-            is_first = version.first_call is None
-            version.first_call = version.first_call or (id(frame.version), id(node), frame.turns)
-            same = version.first_call == (id(frame.version), id(node), frame.turns)
-            if is_first or same or version in self._active or owner is not frame.owner or not version.sites():
+            here = (id(frame.version), id(node), frame.turns)
+            if owner is frame.owner:
+                version.first_call = version.first_call or here
+            if version.first_call in (None, here) or owner is not frame.owner or version in self._active or not version.sites():
                 self._target(frame, node, version, drop_first=False)
                 return self._result(frame, values, version)
         locator = locators.of_method(method.cls, method.name) if method.cls is not None else locators.of_function(method.held)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import operator
+import re
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,12 +19,12 @@ from nasact.surgery import torch_activations
 from nasact.surgery.channels import channels_after
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, name_of, overwrites
-from nasact.surgery.reading.evidence import activation_in
-from nasact.surgery.reading.expressions import Frame, consume, keep
+from nasact.surgery.reading.evidence import activation_behind_attribute, activation_in
+from nasact.surgery.reading.expressions import Frame, consume, keep, site_value
 from nasact.surgery.reading.function_calls import FunctionCallReader, is_function_apply, is_tensor_function
 from nasact.surgery.reading.torch_calls import torch_result
 from nasact.surgery.reading.truth import is_instance
-from nasact.surgery.reading.values import ANYTHING, UNKNOWN, FoundSite, Slot, Value, constant, tensor
+from nasact.surgery.reading.values import ANYTHING, UNKNOWN, FoundSite, Slot, Storage, Value, constant, tensor
 from nasact.surgery.reading.versions import CallEdit
 from nasact.surgery.torch_activations import FunctionalActivation
 from nasact.surgery.user_function import UserFunction
@@ -41,6 +43,8 @@ class ModelReader(FunctionCallReader):
 
     By id of a module: `paths`; `returned`, the values of the forwards; `chained`, the Sequentials that are called as a
     whole; `parts`, the modules inside of a module that is one activation. `slots`: the sites of children.
+    `dynamic`: code looks a child up by a name that it computes. `called`: False while modules are read that no code
+    calls.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -53,6 +57,8 @@ class ModelReader(FunctionCallReader):
         self.slots: dict[tuple[int, str], FoundSite] = {}
         self.chained: set[int] = set()
         self.parts: set[int] = set()
+        self.dynamic = False
+        self.called = True
 
     def path_of(self, module: nn.Module, frame: Frame | None = None) -> str:
         """The path of a module: below that of the reading module, if there is a choice."""
@@ -69,6 +75,10 @@ class ModelReader(FunctionCallReader):
             if not base.is_known:
                 return self.tensor_method(frame, node, base)
             callee = self.attribute_of(base, node.func.attr, frame)
+            if not callee.is_known and isinstance(base.known, nn.Module):
+                applied_name = activation_behind_attribute(type(base.known), node.func.attr)
+                if applied_name:
+                    self.refuse_call(frame, node, f"{ast.unparse(node.func)} is computed, and applies {applied_name!r}: make it a method")
         else:
             callee = self.evaluate(node.func, frame)
         held, bound = callee.known, {}
@@ -92,11 +102,13 @@ class ModelReader(FunctionCallReader):
             values = self.argument_values(frame, node)
             for _, value in values:
                 self.check_handed_on(frame, node, value)
+            self._refuse_by_name(frame, node, held, values)
             return torch_result(getattr(held, "__name__", ""), [value for _, value in values])
         return self._other_call(frame, node, held)
 
     def _other_call(self, frame: Frame, node: ast.Call, held: Any) -> Value:
         values = self.argument_values(frame, node)
+        self._refuse_by_name(frame, node, held, values)
         if isinstance(held, type) or held is UNKNOWN or not callable(held):
             return self.unread_call(frame, node, values)
         if len(node.args) == 1 and not node.keywords and not values[0][1].is_known:
@@ -115,6 +127,15 @@ class ModelReader(FunctionCallReader):
             self.refuse_call(frame, node, f"{ast.unparse(node.func)} applies {applied_name!r} and cannot be read")
         return self.unread_call(frame, node, values)
 
+    def _refuse_by_name(self, frame: Frame, node: ast.Call, held: Any, values: list[tuple[str | None, Value]]) -> None:
+        """Record an activation that code looks up by its name, and one that writes to `out=`."""
+        text = ast.unparse(node)[:60]
+        if held in (operator.methodcaller, eval, exec) and any(_names_one(value.known) for _, value in values):
+            self.refuse_call(frame, node, f"{text} looks an activation up by its name: call it directly")
+        clamps = getattr(held, "__name__", "") in ("clamp", "clip", "clamp_min", "maximum", "max")
+        if clamps and any(name == "out" for name, _ in values):
+            self.refuse_call(frame, node, f"{text} writes to out=: use its result")
+
     def _special_call(self, frame: Frame, node: ast.Call, held: Any) -> Value | None:
         """The value of a call of a builtin or class whose meaning is known; None for another call."""
         arguments = node.args
@@ -122,6 +143,9 @@ class ModelReader(FunctionCallReader):
             return self._super(frame, node)
         if held is getattr and len(arguments) >= 2:
             base, name = (self.evaluate(each, frame) for each in arguments[:2])
+            if not base.is_known and name.known in torch_activations.CALL_NAMES:
+                self.refuse_call(frame, node, f"{ast.unparse(node)} looks {name.known!r} up by its name: call it directly")
+            self.dynamic = self.dynamic or (not isinstance(name.known, str) and isinstance(base.known, nn.Module))
             found = self.attribute_of(base, name.known, frame) if base.is_known and isinstance(name.known, str) else ANYTHING
             return found
         if held is isinstance and len(arguments) == 2:
@@ -129,6 +153,7 @@ class ModelReader(FunctionCallReader):
             kinds = values[1].known
             if values[1].items is not None:
                 kinds = tuple(item.known for item in values[1].items)
+            self._refuse_inspection(frame, node, values[0], kinds)
             known = is_instance(values[0], kinds)
             return ANYTHING if known is None else constant(known)
         if held is len and len(arguments) == 1:
@@ -144,6 +169,22 @@ class ModelReader(FunctionCallReader):
         if torch_activations.is_activation_class(held):
             return self._made_in_forward(frame, node, held)
         return None
+
+    def _refuse_inspection(self, frame: Frame, node: ast.Call, value: Value, kinds: Any) -> None:
+        """Record a test of the class of an activation: the module of a site has another class."""
+        every = kinds if isinstance(kinds, tuple) else (kinds,)
+        asks = any(isinstance(kind, type) and torch_activations.is_activation_class(kind) for kind in every)
+        if asks and isinstance(value.known, nn.Module) and self.applied_by(value.known) is not None:
+            self.refuse_call(frame, node, f"{ast.unparse(node)} asks for the class of an activation, which a site changes")
+
+    def attribute_of(self, base: Value, name: str, frame: Frame) -> Value:
+        """The value of an attribute of a value; a setting of an activation that code reads is recorded."""
+        value = super().attribute_of(base, name, frame)
+        is_state = value.is_known and not isinstance(value.known, resolve.Method) or value.is_weight
+        if base.slot is not None and is_state and name != "__class__" and torch_activations.is_activation(base.known):
+            reason = f"{base.slot.name}.{name} is a setting of an activation, which a site has not"
+            self.refuse_call(frame, frame.statement or frame.version.source.node, reason)
+        return value
 
     def _super(self, frame: Frame, node: ast.Call) -> Value:
         function = frame.version.function
@@ -182,10 +223,9 @@ class ModelReader(FunctionCallReader):
         values = self.argument_values(frame, node)
         module = callee.known
         argument = values[0][1] if values else ANYTHING
-        if len(node.args) == 1 and not node.keywords:
-            applied = self.applied_by(module)
-            if applied is not None:
-                return self._call_activation(frame, node, callee, argument, applied)
+        applied = self.applied_by(module) if len(values) == 1 else None
+        if applied is not None:
+            return self._call_activation(frame, node, callee, argument, applied)
         for _, value in values:
             self.check_handed_on(frame, node, value)
         if callee.slot is None and id(module) not in self.paths:
@@ -193,22 +233,29 @@ class ModelReader(FunctionCallReader):
         return self.pass_through(frame, module, argument, [value for _, value in values])
 
     def _call_activation(self, frame: Frame, node: ast.Call, callee: Value, argument: Value, applied: Applied) -> Value:
-        slot, argument_node = callee.slot, node.args[0]
+        slot, argument_node = callee.slot, (*node.args, *(each.value for each in node.keywords))[0]
+        if isinstance(argument_node, ast.Starred) or any(each.arg is None for each in node.keywords):
+            self.refuse_call(frame, node, f"{ast.unparse(node.func)} receives unpacked arguments: name them")
+            return ANYTHING
         if slot is None and id(callee.known) in self.paths:
             # it was reached in a way that does not show which attribute holds it
             self.refuse_call(frame, node, f"{ast.unparse(node.func)} applies {applied.detail} that several names hold")
             return ANYTHING
         if slot is None:
-            return self.call_site(frame, node, argument_node, argument, applied)
+            made = replace(applied, base=type(callee.known).__name__.lower())
+            return self.call_site(frame, node, argument_node, argument, made)
         site = self.slots.get((id(slot.parent), slot.key))
         here = (id(frame.version), frame.index(node), frame.turns)
         if site is None or site.first_call in (None, here):
             site = self.slot_site(slot, frame.path, applied, argument, taken=frame.taken)
             site.first_call = here
-            if frame.loops and slot.parent is frame.owner:
+            if (frame.loops or node.keywords) and slot.parent is frame.owner:
                 edit = frame.version.edits.setdefault(frame.index(node), CallEdit(loops=frame.loops))
                 edit.argument = frame.index(argument_node)
                 edit.sites[frame.turns] = site
+                edit.needed = bool(node.keywords)
+            elif node.keywords:
+                self.refuse_call(frame, node, f"{ast.unparse(node.func)} names its argument: pass it without a name")
             return self.applied_value(frame, site, argument_node, argument, applied.in_place)
         again = replace(applied, base=slot.name.replace(".", "_"))
         value = self.call_site(frame, node, argument_node, argument, again)
@@ -233,7 +280,7 @@ class ModelReader(FunctionCallReader):
                 place="",
                 channels=argument.channels,
                 parameter=argument.parameter,
-                taken=taken,
+                taken=taken and self.called,
                 note=applied.note,
                 exact=applied.exact,
             )
@@ -281,7 +328,8 @@ class ModelReader(FunctionCallReader):
             return Value(channels=channels) if has_hooks else tensor(channels=channels)
         if returned.items is not None:
             return returned
-        storage = None if returned.storage is None or returned.storage.shared else tensor().storage
+        made = returned.storage
+        storage = None if made is None or made.shared else Storage(made_by=made.made_by)
         return replace(returned, known=UNKNOWN, slot=None, storage=storage)
 
     def chain(self, members: Iterable[Value], argument: Value, frame: Frame | None) -> Value:
@@ -298,7 +346,7 @@ class ModelReader(FunctionCallReader):
             site = self.slot_site(slot, path, applied, value)
             site.first_call = site.first_call or (id(slot.parent), -1, ())
             consume(value, "other")
-            result = tensor(results=frozenset({site}), channels=value.channels, parameter=value.parameter)
+            result = site_value(site, value.channels)
             observed = value.storage is None or value.storage.shared or value.storage.bound
             if applied.in_place and (observed or known):
                 site.write_back = True
@@ -325,7 +373,7 @@ class ModelReader(FunctionCallReader):
             self.refuse(path, f"nn.{type(module).__name__} computes its gates inside one fused kernel")
         elif isinstance(module, fx.GraphModule):
             return self.read_graph(module, path)
-        elif "forward" in vars(module) or not resolve.is_torch(type(module).forward):
+        elif "forward" in vars(module) or not _is_of_torch(type(module)):
             return self._read_forward(module, path)
         elif isinstance(module, nn.Sequential):
             return self.chain_at(module, path)
@@ -379,9 +427,19 @@ class ModelReader(FunctionCallReader):
         for site in self.sites[before:]:
             if site.parameter:
                 continue
-            self.refuse(site.path, f"property {held.name!r} applies {site.detail}: make it a method")
+            self.refuse(site.path, f"{held.kind} {held.name!r} applies {site.detail}: make it a method")
         del self.sites[before:]
         return replace(value, results=frozenset())
+
+
+def _is_of_torch(kind: type[nn.Module]) -> bool:
+    """Whether torch defines what a call of the module runs."""
+    return all(resolve.is_torch(_holder(kind, name)) for name in ("forward", "__call__"))
+
+
+def _names_one(text: Any) -> bool:
+    """Whether a value is a text that names an activation."""
+    return isinstance(text, str) and any(word in torch_activations.CALL_NAMES for word in re.findall(r"\w+", text))
 
 
 def _holder(kind: type, name: str) -> type | None:

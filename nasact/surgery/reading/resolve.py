@@ -7,7 +7,7 @@ import functools
 import inspect
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,11 +43,12 @@ class Super:
 
 @dataclass(frozen=True)
 class Property:
-    """A property of a module's class."""
+    """A property or class method of a module's class."""
 
     owner: nn.Module
     name: str
     function: types.FunctionType
+    kind: str = "property"
 
 
 def is_torch(target: Any) -> bool:
@@ -67,6 +68,8 @@ def attribute(base: Value, name: str) -> Value:
         return module_attribute(held, name, base.slot)
     if isinstance(held, Super):
         return _super_attribute(held, name)
+    if isinstance(held, types.ModuleType) and name == "__dict__":
+        return constant(vars(held))
     if isinstance(held, types.ModuleType):
         found = vars(held).get(name, _MISSING)
         return ANYTHING if found is _MISSING else constant(found)
@@ -79,10 +82,16 @@ def attribute(base: Value, name: str) -> Value:
         return ANYTHING if static is _MISSING or not _is_plain(static) else constant(static)
     if isinstance(held, Tensor | str | int | float | list | tuple | dict | set):
         return ANYTHING
+    if name == "__call__" and isinstance(held, types.FunctionType | types.BuiltinFunctionType):
+        return base
+    if type(held).__module__.startswith("torch._ops") or type(held).__name__ == "OpOverloadPacket":
+        return constant(getattr(held, name, None))  # operators are looked up by their name
     own = getattr(held, "__dict__", None)
     if isinstance(own, dict) and name in own:
         return constant(own[name], setting=True)
     static = inspect.getattr_static(type(held), name, _MISSING)
+    if isinstance(static, types.FunctionType):
+        return constant(types.MethodType(static, held))
     return constant(static, setting=True) if static is not _MISSING and _is_plain_data(static) else ANYTHING
 
 
@@ -95,7 +104,7 @@ def module_attribute(module: nn.Module, name: str, slot: Slot | None = None) -> 
         return _held_by(module, own[name], name)
     for group in ("_parameters", "_buffers"):
         if name in own.get(group, {}):
-            return constant(None) if own[group][name] is None else Value(parameter=True)
+            return constant(None) if own[group][name] is None else Value(parameter=True, is_weight=True)
     children = own.get("_modules", {})
     if name in children:
         child = children[name]
@@ -125,7 +134,10 @@ def _of_class(module: nn.Module, name: str, static: Any, cls: type, *, above: bo
         return Value(known=Property(module, name, function)) if isinstance(function, types.FunctionType) else ANYTHING
     if isinstance(static, classmethod | functools.cached_property):
         function = static.__func__ if isinstance(static, classmethod) else static.func
-        return Value(known=Property(module, name, function)) if isinstance(function, types.FunctionType) else ANYTHING
+        kind = "classmethod" if isinstance(static, classmethod) else "cached property"
+        if not isinstance(function, types.FunctionType):
+            return ANYTHING
+        return Value(known=Property(module, name, function, kind))
     if isinstance(static, types.FunctionType):
         return Value(known=Method(module, name, static, cls, above=above))
     if _is_plain_data(static) or isinstance(static, types.BuiltinFunctionType | type | functools.partial):
@@ -174,6 +186,8 @@ def name(function: types.FunctionType, identifier: str) -> Value:
 def item(base: Value, index: Value) -> Value | None:
     """The value of `base[index]` for a known container and a known index; None if it is not known."""
     held, key = base.known, index.known
+    if index.setting and not isinstance(key, slice):
+        return None
     if base.items is not None and isinstance(key, int) and not isinstance(key, bool):
         return base.items[key] if -len(base.items) <= key < len(base.items) else None
     if held is UNKNOWN or key is UNKNOWN:
@@ -182,7 +196,12 @@ def item(base: Value, index: Value) -> Value | None:
         names = list(vars(held)["_modules"])
         return module_attribute(held, names[key], base.slot) if -len(names) <= key < len(names) else None
     if isinstance(held, nn.Sequential | nn.ModuleList) and isinstance(key, slice):
-        return Value(items=tuple(module_attribute(held, each, base.slot) for each in list(vars(held)["_modules"])[key]))
+        names = list(vars(held)["_modules"])
+        members = [module_attribute(held, each, base.slot) for each in names]
+        if index.setting:
+            chosen = set(names[key])
+            return Value(items=tuple(replace(m, in_use=n in chosen) for n, m in zip(names, members, strict=True)))
+        return Value(items=tuple(members[key]))
     if isinstance(held, nn.ModuleDict) and isinstance(key, str):
         return module_attribute(held, key, base.slot) if key in held else None
     if isinstance(held, Mapping) and isinstance(key, str | int) and type(held).__module__ in ("builtins", "collections"):

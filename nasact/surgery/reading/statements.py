@@ -52,10 +52,11 @@ class StatementReader(ExpressionReader):
         value = self.evaluate(node.value, frame)
         if not isinstance(node.target, ast.Name):
             for child in child_expressions(node.target):
-                self.evaluate(child, frame)
+                self.overwritten(child, self.evaluate(child, frame), frame)
             consume(value, "product" if isinstance(node.op, ast.Mult) else "other")
             return
         before = frame.names.get(node.target.id, ANYTHING)
+        self.overwritten(node.target, before, frame)
         result = self.arithmetic(before, value, node.op)
         # a tensor stays the same object
         frame.names[node.target.id] = replace(result, storage=before.storage) if not result.is_known else result
@@ -236,7 +237,11 @@ class StatementReader(ExpressionReader):
 
     def _range_over_modules(self, node: ast.Call, frame: Frame) -> tuple[Value, ...] | None:
         """The turns of `range(n)` in a loop that indexes modules by the turn."""
-        bounds = [self.evaluate(each, frame).known for each in node.args]
+        values = [self.evaluate(each, frame) for each in node.args]
+        bounds = [value.known for value in values]
+        changes = any(value.setting for value in values)
+        if changes and len(bounds) > 1:
+            return None
         if not all(isinstance(bound, int) and not isinstance(bound, bool) for bound in bounds) or not bounds:
             return None
         turns = range(*bounds[:3])
@@ -249,7 +254,8 @@ class StatementReader(ExpressionReader):
             ):
                 held = self.evaluate(each.value, frame).known if _is_path(each.value) else None
                 if isinstance(held, nn.Sequential | nn.ModuleList) and max(turns, default=-1) < len(held):
-                    return tuple(constant(turn) for turn in turns)
+                    every = range(len(held)) if changes else turns
+                    return tuple(replace(constant(turn), in_use=turn in turns) for turn in every)
         return None
 
 

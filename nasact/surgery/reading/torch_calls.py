@@ -18,13 +18,14 @@ VIEWS = frozenset(
     }
 )  # fmt: skip
 """Operations whose result holds values of their first argument, possibly in the same memory."""
-COPIES = frozenset({"clone", "dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "pad", "interpolate"})
+COPIES = frozenset({"clone", "clamp", "clip", "nan_to_num", "masked_fill", "dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "pad", "interpolate"})
 """Operations whose result holds values of their first argument, or zeros, in memory of its own."""
 PRODUCTS = frozenset(
     {"mul", "mul_", "multiply", "multiply_", "matmul", "mm", "bmm", "mv", "einsum", "baddbmm", "addcmul", "addcmul_", "tensordot",
      "dot", "inner", "lerp", "lerp_"}
 )  # fmt: skip
 """Operations that multiply their tensors with one another."""
+_JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})
 SCALINGS = frozenset({"add", "add_", "sub", "sub_", "rsub", "div", "div_", "true_divide", "neg", "mul", "mul_"})
 """Operations that keep a result what it is if the other operand is a number."""
 SIZES = frozenset({"size", "dim", "numel", "nelement", "stride", "ndimension", "is_floating_point", "is_contiguous", "get_device", "item"})
@@ -51,16 +52,22 @@ def torch_result(name: str, values: Sequence[Value]) -> Value:
         if name in COPIES:
             return tensor(results=first.every_result(), channels=first.channels, parameter=first.parameter)
         return first.reshaped()
+    if name in _JOINS:
+        for value in others:
+            consume(value, "other")
+        return tensor(results=first.every_result(), parameter=first.parameter)
     channels = None
     if name in CHANNEL_PRESERVING:
         channels = next((value.channels for value in every if value.channels is not None), None)
     if name in SCALINGS and others and all(value.is_number for value in others):
+        if name.endswith("_"):
+            return Value(results=first.every_result(), channels=channels, storage=first.storage)
         return tensor(results=first.every_result(), channels=channels, parameter=first.parameter)
     if name in SCALINGS and first.is_number and len(others) == 1:
         return tensor(results=others[0].every_result(), channels=channels, parameter=others[0].parameter)
     for value in every:
         factors = [other for other in every if other is not value and not other.is_number]
-        is_product = name in PRODUCTS and any(not other.parameter for other in factors)
+        is_product = name in PRODUCTS and any(not other.is_weight for other in factors)
         consume(value, "product" if is_product else "other")
         for item in value.items or ():
             keep(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import types
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ def truth(value: Value) -> bool | None:
         return None
     if isinstance(held, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return len(held) > 0
-    if isinstance(held, nn.Module):
+    if isinstance(held, nn.Module | types.FunctionType | types.BuiltinFunctionType | type):
         return True
     return bool(held) if isinstance(held, (*_PLAIN, int, float, list, tuple, dict)) else None
 

@@ -28,7 +28,8 @@ class FoundSite:
     `owner`: the module whose code applies it, or that holds it. `base`: the name from which the key is made; `key`: the
     attribute of `owner` for the site's module (for a call: chosen when all sites are known). `path`: of `owner`.
     `original`: the model's own activation as a module, out of place. `uses`: what its result is first used for.
-    `write_back`: the result must be written to the input, because the original works in place.
+    `write_back`: the result must be written to the input, because the original works in place. `copies_input`,
+    `copies_output`: the input or the result is overwritten later, and a function may need it for its gradient.
     `note`: why it is no activation although it could be replaced; "" otherwise. `exact`: the catalogue function gives
     the bits of the original. `shares`: the site whose module the call uses as long as this site is not replaced.
     `first_call`: of a child, the call that keeps its attribute. `node`: the call in the graph of a torch.fx module.
@@ -48,6 +49,8 @@ class FoundSite:
     parameter: bool = False
     taken: bool = True
     write_back: bool = False
+    copies_input: bool = False
+    copies_output: bool = False
     note: str = ""
     exact: bool = True
     shares: FoundSite | None = None
@@ -71,10 +74,16 @@ class Slot:
 
 @dataclass(eq=False)
 class Storage:
-    """A tensor that the function has made. `bound`: a name refers to it; `shared`: so does something else."""
+    """A tensor that the function has made.
+
+    `bound`: a name refers to it; `shared`: so does something else. `made_by`: the site whose result it is;
+    `read_by`: the sites whose argument it is.
+    """
 
     shared: bool = False
     bound: bool = False
+    made_by: FoundSite | None = None
+    read_by: list[FoundSite] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,8 @@ class Value:
     `known`: the object itself, or UNKNOWN. `setting`: it is a number held by an object, which may change at run time.
     `slot`: where a known child is held. `items`: the values of a tuple or list. `results`: the sites whose results it
     is, reshaped or scaled at most. `channels`: of a tensor. `storage`: of a tensor that was made here. `parameter`: it
-    depends on parameters, buffers and constants only. `size`: it is made of the sizes of tensors.
+    depends on parameters, buffers and constants only; `is_weight`: it is one of the parameters or buffers. `size`: it is made of the sizes of tensors.
+    `in_use`: False for a member of a loop that a setting of the model excludes at present.
     """
 
     known: Any = UNKNOWN
@@ -95,7 +105,9 @@ class Value:
     channels: Channels | None = None
     storage: Storage | None = None
     parameter: bool = False
+    is_weight: bool = False
     size: bool = False
+    in_use: bool = True
 
     @property
     def is_known(self) -> bool:
@@ -114,7 +126,9 @@ class Value:
         """The value of a view of it: the same results, and memory that is shared."""
         if self.storage is not None:
             self.storage.shared = True
-        return Value(results=self.every_result(), channels=None, parameter=self.parameter, size=self.size)
+        return Value(
+            results=self.every_result(), parameter=self.parameter, is_weight=self.is_weight, size=self.size
+        )  # fmt: skip
 
 
 ANYTHING = Value()
@@ -129,6 +143,15 @@ def constant(value: Any, *, setting: bool = False) -> Value:
     """The value of a known object. A number that an object holds is a `setting`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return Value(known=value, setting=setting and is_number, parameter=True)
+
+
+def overwrite(value: Value) -> None:
+    """Record that a tensor is overwritten: the sites that read it or made it must not need it any more."""
+    if value.storage is not None:
+        if value.storage.made_by is not None:
+            value.storage.made_by.copies_output = True
+        for site in value.storage.read_by:
+            site.copies_input = True
 
 
 def join(values: Iterable[Value]) -> Value:
@@ -157,10 +180,11 @@ def join(values: Iterable[Value]) -> Value:
         channels=first.channels if all(value.channels == first.channels for value in every) else None,
         storage=first.storage if len(storages) == 1 else None,
         parameter=all(value.parameter for value in every),
+        is_weight=all(value.is_weight for value in every),
         size=all(value.size for value in every),
     )
 
 
 def without_object(value: Value) -> Value:
     """The value where the object may be another one: in a loop that assigns the name again."""
-    return replace(value, known=UNKNOWN, slot=None, items=None)
+    return replace(value, known=UNKNOWN, slot=None, items=None, parameter=False, is_weight=False, channels=None)

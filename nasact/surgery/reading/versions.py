@@ -20,13 +20,15 @@ class CallEdit:
     """One call expression that surgery exchanges.
 
     `sites`: by turn, the site that it applies; its argument is the node `argument`. `targets`: by turn, the function
-    that it calls; `drop_first`: the first argument of the call is the owner itself.
+    that it calls; `drop_first`: the first argument of the call is the owner itself. `needed`: it
+    is exchanged although its only site keeps its attribute.
     """
 
     argument: int | None = None
     sites: dict[Turns, FoundSite] = field(default_factory=dict)
     targets: dict[Turns, FunctionVersion] = field(default_factory=dict)
     drop_first: bool = False
+    needed: bool = False
     loops: tuple[int, ...] = ()
 
 
@@ -38,6 +40,8 @@ class FunctionVersion:
     class. `as_method`: False if the owner becomes an additional first parameter. `owner_name`: the parameter that holds
     the owner. `locator`: how to find `outer` again from the owner's class, for pickle; None if that is impossible.
     `loop_lengths`: the turns of each loop over modules. `first_call`: the version, node and turns of the call that reaches it under its own name.
+    `names`: of a method, all names that its class has for it. `compares_class`: a line that compares the class of the
+    owner; 0: none.
     """
 
     owner: nn.Module
@@ -52,6 +56,8 @@ class FunctionVersion:
     loop_lengths: dict[int, int] = field(default_factory=dict)
     returned: Value | None = None
     first_call: tuple[int, int, Turns] | None = None
+    names: list[str] = field(default_factory=list)
+    compares_class: int = 0
 
     def sites(self) -> list[FoundSite]:
         """The sites of its calls, and those of the functions that it calls, without repetition."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import itertools
 import math
 import re
@@ -23,6 +24,7 @@ from nasact.surgery.reading.evidence import activation_in
 from nasact.surgery.reading.expressions import consume
 from nasact.surgery.reading.graphs import read_graph
 from nasact.surgery.reading.model import ModelReader, join_path
+from nasact.surgery.reading.self_inspection import refuse_what_sees_sites
 from nasact.surgery.reading.values import ANYTHING, FoundSite, Slot, Value
 from nasact.surgery.reading.versions import FunctionVersion
 from nasact.surgery.torch_activations import FunctionalActivation
@@ -32,6 +34,7 @@ _HOOKS = {
     "_forward_hooks": "a forward hook",
     "_forward_pre_hooks": "a forward pre-hook",
 }
+_LOOKS_AT_CHILDREN = frozenset({"children", "named_children", "modules", "named_modules", "_modules", "get_submodule"})
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _MODULE_STATE = frozenset(vars(nn.Module()))
 
@@ -61,6 +64,8 @@ def read_model(model: nn.Module) -> Reading:
         return Reading((site,), (), {}, site)
     consume(reader.read(model, ""), "output")
     reader.sweep()
+    for each in list(reader.versions.values()):
+        refuse_what_sees_sites(reader, each)
     _choose_keys(reader.sites)
     for version in (version for each in reader.versions.values() for version in each):
         _settle_loops(reader, version)
@@ -71,7 +76,7 @@ def _settle_loops(reader: WholeModelReader, version: FunctionVersion) -> None:
     """Leave out exchanges that change nothing, and those of calls that apply an activation in some turns only."""
     for index, edit in list(version.edits.items()):
         sites = list(edit.sites.values())
-        if sites and all(site.kind == "module" and site.shares is None for site in sites) and len(set(sites)) == 1:
+        if not edit.needed and sites and all(site.kind == "module" and site.shares is None for site in sites) and len(set(sites)) == 1:
             del version.edits[index]
             continue
         count = math.prod(version.loop_lengths[loop] for loop in edit.loops)
@@ -86,6 +91,11 @@ def _settle_loops(reader: WholeModelReader, version: FunctionVersion) -> None:
 
 class WholeModelReader(ModelReader):
     """Reads a model and then what its code does not call."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._names: set[str] = set()
+        self._names_of = 0
 
     def read_graph(self, module: fx.GraphModule, path: str) -> Value:
         """Read a module whose forward is a torch.fx graph."""
@@ -142,45 +152,71 @@ class WholeModelReader(ModelReader):
         """Add what the reading of the root has not reached."""
         everything = list(self.model.named_modules(remove_duplicate=False))
         for path, module in everything:
-            if id(module) not in self.parts and self.applied_by(module) is None:
+            if id(module) not in self.parts and id(module) not in self.returned and self.applied_by(module) is None:
+                self.called = self._is_mentioned(path, module)
                 self.read(module, path)
-        names = self._names_in_code()
+        self.called = True
         for path, module in everything:
             if id(module) in self.parts:
                 continue
             self._check_hooks(module, path)
             if not resolve.is_torch(type(module)):
                 self._check_containers(module, path)
+                self._check_unread_methods(module, path)
             if self.applied_by(module) is None:
-                self._sweep_children(module, path, names)
+                self._sweep_children(module, path)
         for site in self.sites:
             site.parameter = site.parameter or self._is_below_parametrization(site)
 
-    def _sweep_children(self, module: nn.Module, path: str, names: frozenset[str] | None) -> None:
-        attribute = next((part for part in reversed(path.split(".")) if part and not part.isdigit()), "")
+    def _sweep_children(self, module: nn.Module, path: str) -> None:
         for name, child in list(vars(module)["_modules"].items()):
             if child is None or id(child) in self.parts or (id(module), name) in self.slots:
                 continue
-            mentioned = {name, attribute} if isinstance(module, _CONTAINERS) else {name}
             if self.applied_by(child) is not None:
-                self._add_child(module, path, name, child, taken=names is None or bool(mentioned & names))
+                taken = self._is_mentioned(join_path(path, name), child)
+                self._add_child(module, path, name, child, taken=taken)
 
-    def _names_in_code(self) -> frozenset[str] | None:
-        """The attributes and texts in the functions that were read; None if one of them looks children up by computing."""
-        found: set[str] = set()
-        for version in self.read_versions:
+    def _is_mentioned(self, path: str, module: nn.Module) -> bool:
+        """Whether code that was read may call a module: it names the attribute that holds the module, or its list."""
+        if self.dynamic or not path:
+            return True
+        names = self._names_in_code()
+        if names & _LOOKS_AT_CHILDREN:
+            return True
+        parts = path.split(".")
+        while parts:
+            holder = self.model.get_submodule(".".join(parts[:-1]))
+            if parts[-1] in names or not (isinstance(holder, _CONTAINERS) or resolve.is_torch(type(holder))):
+                return parts[-1] in names
+            if resolve.is_torch(type(holder)) and not isinstance(holder, _CONTAINERS):
+                return True
+            parts.pop()
+        return True
+
+    def _names_in_code(self) -> set[str]:
+        """The attributes and texts in the functions that were read."""
+        for version in self.read_versions[self._names_of :]:
             for node in version.source.nodes:
                 if isinstance(node, ast.Attribute):
-                    found.add(node.attr)
+                    self._names.add(node.attr)
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found.add(node.value)
-        dynamic = {"children", "named_children", "modules", "named_modules", "_modules", "__getattr__", "get_submodule"}
-        uses_getattr = any(
-            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "vars")
-            for version in self.read_versions
-            for node in version.source.nodes
-        )
-        return None if uses_getattr or found & dynamic or not self.read_versions else frozenset(found)
+                    self._names.add(node.value)
+        self._names_of = len(self.read_versions)
+        return self._names
+
+    def _check_unread_methods(self, module: nn.Module, path: str) -> None:
+        """If code looks attributes up by a computed name, record methods that apply activations and were not read."""
+        if not self.dynamic:
+            return
+        read = {version.function.__code__ for version in self.read_versions}
+        for cls in type(module).__mro__:
+            for name, held in vars(cls).items():
+                function = inspect.unwrap(held) if isinstance(held, types.FunctionType) else None
+                if resolve.is_torch(cls) or function is None or function.__code__ in read or name.startswith("__"):
+                    continue
+                applied = activation_in(function, type(module))
+                if applied:
+                    self.refuse(path, f"method {name!r} applies {applied!r}, and no code that was read calls it")
 
     def _check_hooks(self, module: nn.Module, path: str) -> None:
         for name, kind in _HOOKS.items():
@@ -236,8 +272,14 @@ def _choose_keys(sites: list[FoundSite]) -> None:
     for site in sorted(sites, key=lambda site: not site.taken):
         if not site.key:
             names = used.setdefault(id(site.owner), set())
-            site.key = next(key for key in _keys(site) if key not in names and not hasattr(site.owner, key))
+            site.key = next(key for key in _keys(site) if key not in names and not _has_attribute(site.owner, key))
             names.add(site.key)
+
+
+def _has_attribute(module: nn.Module, name: str) -> bool:
+    """Whether a module has an attribute; without a call of its `__getattr__`."""
+    state = (vars(module)[group] for group in ("_parameters", "_buffers", "_modules"))
+    return name in vars(module) or any(name in group for group in state) or any(name in vars(c) for c in type(module).__mro__)
 
 
 def _keys(site: FoundSite) -> Iterator[str]:

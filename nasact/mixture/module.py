@@ -32,7 +32,9 @@ def _along(function: Callable[..., Tensor], dim: int) -> Callable[..., Tensor]:
 class Bank(nn.Module):
     """The candidate functions of one site, with their learnable betas, each of shape `layout.shape`.
 
-    `original`: the model's own activation, required if `names` contains "original".
+    `original`: the model's own activation, required if `names` contains "original". `own`: the candidate that is this
+    function, if one of them is: the mixture then has the dtype of its result. `own_is_exact`: whether its formula gives
+    the bits of `original`; otherwise it is computed by `original`.
     `betas`: initial values by key "function_beta"; the others start at their record's value.
     `where`: how messages name the site. `kernel`: what computes the mixture.
     """
@@ -43,6 +45,8 @@ class Bank(nn.Module):
         layout: Layout,
         *,
         original: nn.Module | None = None,
+        own: str | None = None,
+        own_is_exact: bool = True,
         betas: Mapping[str, Tensor] | None = None,
         where: str = "mixture",
         kernel: str | Kernel = "auto",
@@ -62,7 +66,9 @@ class Bank(nn.Module):
         self.where = where
         self.kernel = as_kernel(kernel)
         self.op = self.kernel.prepare(self.names, layout, where)
-        self.original = original if ORIGINAL in self.names else None
+        self.own = ORIGINAL if ORIGINAL in self.names else own
+        self._by_original = ORIGINAL if own_is_exact or own is None else own
+        self.original = original if self._by_original in self.names else None
         initial_betas = dict(betas or {})
         self.betas = nn.ParameterDict()
         for candidate in self.candidates():
@@ -86,14 +92,14 @@ class Bank(nn.Module):
         return [self._term(name, x) for name in self.names]
 
     def _term(self, name: str, x: Tensor) -> Term:
-        if name == ORIGINAL:
+        if name == self._by_original:
             assert self.original is not None
-            return Term(name, self.original, pure=False)
+            return Term(name, self.original, pure=False, own=True)
         candidate = activations.get(name)
         if not candidate.elementwise:
-            return Term(name, _along(candidate.function, self.layout.feature_dim(x)))
+            return Term(name, _along(candidate.function, self.layout.feature_dim(x)), own=name == self.own)
         betas = (self.layout.broadcast(self.betas[f"{name}_{beta.name}"].to(x.dtype), x) for beta in candidate.betas)
-        return Term(name, candidate.function, tuple(betas))
+        return Term(name, candidate.function, tuple(betas), own=name == self.own)
 
     def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
         """Return which kernel computes inputs of this device and dtype, and why."""
@@ -106,14 +112,26 @@ class Bank(nn.Module):
                 beta.clamp_(self.betas[f"{candidate.name}_{beta.name}"])
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Compute the mixture: x (N, ...), weights (*layout.shape, K) -> like x."""
+        """Compute the mixture: x (N, ...), weights (*layout.shape, K) -> like x.
+
+        An x that is not floating point is accepted only while one function has weight one and the others weight zero.
+        """
         if not x.is_floating_point():
-            raise MixtureError(f"{self.where}: a mixture needs a floating point input, but got {x.dtype}")
+            return self._only_function(x, weights)(x)
         self.layout.check(x, self.where)
         expected = (*self.layout.shape, len(self.names))
         if not torch.jit.is_tracing() and weights.shape != expected:  # a traced shape cannot be compared
             raise MixtureError(f"{self.where}: expected weights of shape {expected}, but got {tuple(weights.shape)}")
         return self.op(x, weights, partial(self.terms, x))
+
+    def _only_function(self, x: Tensor, weights: Tensor) -> Term:
+        """The only function, if its weights are one and those of the others zero; else MixtureError."""
+        rows = weights.detach().reshape(-1, len(self.names))
+        first = int(rows[0].argmax())
+        term = self._term(self.names[first], x)
+        if term.betas or not bool((rows == torch.eye(len(self.names)).to(rows)[first]).all()):
+            raise MixtureError(f"{self.where}: a mixture needs a floating point input, but got {x.dtype}")
+        return term
 
 
 class Mixture(nn.Module):

@@ -182,6 +182,7 @@ class Genotype:
             gene.functions,
             Layout(level=self.level, shape=tuple(weights.shape[:-1]), channel_dim=gene.channel_dim),
             original=without_hooks(original),
+            own=own_function,
             betas={key: torch.tensor(_thaw(value)) for key, value in gene.betas.items()},
             where=f"site {name!r}",
             kernel="reference" if gene.single else kernel,

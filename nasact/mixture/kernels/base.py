@@ -19,13 +19,14 @@ class Term:
     """One candidate of a bank, ready for an input: `function(x, *betas)`, with betas that broadcast against x.
 
     `pure`: the result depends on the arguments only, as for all catalogue functions. False for a model's own module,
-    which may hold state or draw random numbers.
+    which may hold state or draw random numbers. `own`: it is the function that the model applies at this site.
     """
 
     name: str
     function: Callable[..., Tensor]
     betas: tuple[Tensor, ...] = ()
     pure: bool = True
+    own: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.function(x, *self.betas)
@@ -59,6 +60,7 @@ class Op(Protocol):
     """A kernel that is prepared for one bank. It can be copied, pickled and called from several threads.
 
     The result has the shape, dtype and memory format of x, and is differentiable as many times as with `reference`.
+    Where the model's own function is computed in plain torch, the result has its dtype (autocast may change it).
     Where torch transforms the call (vmap, jvp, export, ...), every op computes in plain torch.
     """
 

@@ -73,7 +73,10 @@ class FusedOp:
             return self._compute_pure(x, weights, terms)
         others = [k for k in range(len(terms)) if k not in pure]
         rest = mix(x, weights[..., others], [terms[k] for k in others], self.layout)
-        return rest if not pure else rest + self._compute_pure(x, weights[..., pure], [terms[k] for k in pure])
+        if not pure:
+            return rest
+        total = rest + self._compute_pure(x, weights[..., pure], [terms[k] for k in pure])
+        return total if total.dtype == rest.dtype else total.to(rest.dtype)
 
     def _compute_pure(self, x: Tensor, weights: Tensor, terms: Sequence[Term]) -> Tensor:
         static = _Static(tuple((term.name, term.function, len(term.betas)) for term in terms), self.layout)

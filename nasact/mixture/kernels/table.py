@@ -101,7 +101,9 @@ class TableOp:
             return mix_tabulated(self.bank, x, weights)
         y = mix_tabulated(self.bank, x, weights[..., list(self.table_at)])
         fused_at, all_terms = list(self.fused_at), terms()
-        return y + self.fused.compute(x, weights[..., fused_at], [all_terms[k] for k in fused_at])
+        rest = self.fused.compute(x, weights[..., fused_at], [all_terms[k] for k in fused_at])
+        total = y + rest
+        return total if total.dtype == rest.dtype else total.to(rest.dtype)
 
 
 def _explain(grid: Grid, name: str) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from nasact.surgery.plan import SurgeryPlan
 from nasact.surgery.reading.values import FoundSite
 from nasact.surgery.reading.versions import CallEdit, FunctionVersion, Turns
 from nasact.surgery.rewrite import Exchange, Names, Rewrite, rewrite_class
-from nasact.surgery.sites import SurgeryPlan
 
 # A module's dictionaries of hooks. They are private, but torch has no public way to read a module's hooks.
 _HOOK_DICTIONARIES = (
@@ -121,9 +121,13 @@ def _is_changed(site: FoundSite, installed: Mapping[int, nn.Module]) -> bool:
 def _rewrite(versions: list[FunctionVersion], installed: Mapping[int, nn.Module]) -> None:
     """Rewrite the functions of one module in which a call is exchanged."""
     owner = versions[0].owner
-    if not any(id(site) in installed for version in versions for edit in version.edits.values() for site in edit.sites.values()):
+    if not any(
+        id(site) in installed for version in versions for edit in version.edits.values() for site in edit.sites.values()
+    ):
         return
-    targets = {id(target) for version in versions for edit in version.edits.values() for target in edit.targets.values()}
+    targets = {
+        id(target) for version in versions for edit in version.edits.values() for target in edit.targets.values()
+    }
     rewrites = []
     for version in versions:
         is_entry = not version.attribute.startswith(PRIVATE)
@@ -146,7 +150,9 @@ PRIVATE = "_nasact_"
 """How the names of functions begin that surgery adds to a class."""
 
 
-def _exchange(version: FunctionVersion, index: int, edit: CallEdit, installed: Mapping[int, nn.Module]) -> Exchange | None:
+def _exchange(
+    version: FunctionVersion, index: int, edit: CallEdit, installed: Mapping[int, nn.Module]
+) -> Exchange | None:
     if edit.sites:
         if not any(id(site) in installed for site in edit.sites.values()):
             return None

@@ -1,4 +1,4 @@
-"""How a function of the user's code is found again in another process: by its class, its module, or another function."""
+"""How a function of the user's code is found again in another process: by its class, module, or another function."""
 
 from __future__ import annotations
 

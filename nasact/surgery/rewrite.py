@@ -10,7 +10,6 @@ import copy
 import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from torch import nn
@@ -20,7 +19,7 @@ from nasact.surgery.locators import MADE_BY, Locator, locate_function
 from nasact.surgery.source_code import FunctionNode, code_digest, compile_again, read_source
 
 Names = str | tuple[Any, ...]
-"""The name of an attribute or, in a loop over modules, one for each turn; "" for a turn that keeps the author's call."""
+"""The name of an attribute or, in a loop over modules, one for each turn; "" for a turn that keeps the call."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Rewrite:
         if self.locator is None:
             name = getattr(self.outer, "__qualname__", self.attribute)
             raise pickle.PicklingError(
-                f"{name} is a local function whose calls were exchanged: it cannot be pickled. Save the state_dict instead"
+                f"{name} is a local function whose calls were exchanged, which cannot be pickled: save the state_dict"
             )
         digest = code_digest(undecorated(self.outer).__code__)
         return (revive_rewrite, (self.attribute, self.locator, digest, self.owner_name, self.as_method, self.exchanges))
@@ -82,10 +81,18 @@ def rewrite_class(owner: nn.Module, rewrites: Iterable[Rewrite]) -> None:
     owner.__class__ = rewritten_class(type(owner), chosen)
 
 
-@cache
-def rewritten_class(base: type[nn.Module], rewrites: tuple[Rewrite, ...]) -> type[nn.Module]:
-    """The subclass of `base` with the rewritten functions."""
+_classes: dict[tuple[int, tuple[Rewrite, ...]], type[nn.Module]] = {}
 
+
+def rewritten_class(base: type[nn.Module], rewrites: tuple[Rewrite, ...]) -> type[nn.Module]:
+    """The subclass of `base` with the rewritten functions; the same for equal rewrites, so that it compiles once."""
+    known = _classes.get((id(base), rewrites))
+    if known is None:
+        known = _classes[id(base), rewrites] = _rewritten_class(base, rewrites)
+    return known
+
+
+def _rewritten_class(base: type[nn.Module], rewrites: tuple[Rewrite, ...]) -> type[nn.Module]:
     def reduce(self: Any, protocol: Any) -> Any:
         # by the base class and the rewrites, as the subclass itself has no importable name
         reduced = super(kind, self).__reduce_ex__(protocol)
@@ -113,8 +120,9 @@ def _subclass(base: type[nn.Module], members: dict[str, Any]) -> type[nn.Module]
     try:
         kind = type.__new__(type(base), base.__name__, (nn.Module,), members)
         kind.__bases__ = (base,)
-    except TypeError:  # another layout of the object
-        kind = type(base)(base.__name__, (base,), members)
+    except TypeError:  # the objects have another layout
+        make: Any = type(base)
+        kind = make(base.__name__, (base,), members)
     return kind
 
 
@@ -145,6 +153,7 @@ class _Exchanger(ast.NodeTransformer):
         self, nodes: list[ast.AST], index: dict[int, int], exchanges: dict[int, Exchange], owner_name: str
     ) -> None:
         self.nodes, self.index, self.exchanges, self.owner_name = nodes, index, exchanges, owner_name
+        self.argument: Any = None
         self.counted = {loop for each in exchanges.values() for loop in each.loops if isinstance(each.names, tuple)}
 
     def visit(self, node: ast.AST) -> Any:
@@ -170,7 +179,9 @@ class _Exchanger(ast.NodeTransformer):
             call = ast.Call(func=callee, args=[self.argument], keywords=[])
         else:
             assert isinstance(node, ast.Call)
-            call = ast.Call(func=callee, args=node.args[1:] if exchange.drop_first else node.args, keywords=node.keywords)
+            call = ast.Call(
+                func=callee, args=node.args[1:] if exchange.drop_first else node.args, keywords=node.keywords
+            )
         result: ast.expr = call
         if isinstance(exchange.names, tuple) and _has_empty(exchange.names):
             result = ast.IfExp(test=self._chosen(exchange), body=call, orelse=self._kept(node, argument))

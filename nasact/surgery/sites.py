@@ -1,4 +1,4 @@
-"""Finds a model's activation sites, decides which of them are searched, and names the parts that cannot be replaced.
+"""Finds a model's activation sites, chooses those that are searched, and names the parts that cannot be replaced.
 
 `plan_surgery` also records where each site is, for install.py; `find_sites` returns the public part.
 """
@@ -7,60 +7,16 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from torch import nn
 
 from nasact.errors import SurgeryError, did_you_mean
-from nasact.surgery.reading.values import FoundSite
-from nasact.surgery.reading.versions import FunctionVersion
-from nasact.surgery.reading.whole_model import Reading, read_model
-from nasact.surgery.roles import role_of
+from nasact.surgery.audited_plan import Example, audit_plan
+from nasact.surgery.plan import Located, SurgeryPlan, read_plan
 from nasact.surgery.site_records import Site, SiteReport, Unreachable
 
-ROOT = "root"
-"""Name of the site if the model itself is an activation, and of the model in messages."""
 _LISTED_GATES = 3
-
-
-@dataclass(frozen=True, eq=False)
-class SiteLocation:
-    """Where surgery installs a site's module: as attribute `key` of `parent` (None: the model is the activation).
-
-    `original`: the model's own activation as a module, not in-place. `exact`: the catalogue function of the site gives
-    the same bits as `original`. `found`: what was read about the site.
-    """
-
-    parent: nn.Module | None
-    key: str
-    original: nn.Module
-    exact: bool
-    found: FoundSite
-
-
-@dataclass(frozen=True, eq=False)
-class SurgeryPlan:
-    """Every site of one model object with its location.
-
-    `sites`: the chosen ones; `gates`: the others, that are left alone. `versions`: by id of a module, its functions
-    that apply sites. `found`: every site, also the excluded ones.
-    """
-
-    model: nn.Module
-    sites: dict[str, tuple[Site, SiteLocation]]
-    gates: dict[str, tuple[Site, SiteLocation]]
-    unreachable: tuple[Unreachable, ...]
-    versions: Mapping[int, list[FunctionVersion]]
-    found: tuple[FoundSite, ...]
-
-    def report(self) -> SiteReport:
-        """The public part of the plan."""
-        sites, gates = (tuple(site for site, _ in each.values()) for each in (self.sites, self.gates))
-        return SiteReport(sites, self.unreachable, gates)
-
-    def location(self, name: str) -> SiteLocation:
-        """The location of a site or gate."""
-        return (self.sites.get(name) or self.gates[name])[1]
 
 
 def plan_surgery(
@@ -69,25 +25,30 @@ def plan_surgery(
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     partial: bool = False,
+    example_input: Example | None = None,
     may_be_empty: bool = False,
 ) -> SurgeryPlan:
     """Find every chosen site of `model` with its location.
 
     Raises SurgeryError if a part is unreachable, unless `partial`, or if there is no site, unless `may_be_empty`.
     """
-    reading = read_model(model)
-    located = {each.name: _located(each, reading) for each in reading.sites}
-    unreachable = tuple(Unreachable(each.path or ROOT, each.reason) for each in reading.refusals)
-    _check_patterns(include, exclude, {name: site for name, (site, _) in located.items()}, unreachable)
-    chosen, gates = {}, {}
-    for name, (site, location) in located.items():
+    plan = read_plan(model)
+    if example_input is not None:
+        plan = audit_plan(model, plan, example_input)
+    every = {found.name: plan.every()[found.name] for found in plan.found}
+    _check_patterns(include, exclude, {name: site for name, (site, _) in every.items()}, plan.unreachable)
+    chosen: Located = {}
+    gates: Located = {}
+    for name, (site, location) in every.items():
         if _matches(name, exclude):
             continue
         if name in include or (site.role == "activation" and _matches(name, include)):
             chosen[name] = (site, location)
         elif site.role != "activation":
             gates[name] = (site, location)
-    missed = tuple(each for each in unreachable if _matches(each.name, include) and not _matches(each.name, exclude))
+    missed = tuple(
+        each for each in plan.unreachable if _matches(each.name, include) and not _matches(each.name, exclude)
+    )
     if missed and not partial:
         listed = "; ".join(f"{each.name!r}: {each.reason}" for each in missed)
         raise SurgeryError(
@@ -95,29 +56,29 @@ def plan_surgery(
             "Exclude them with sites.exclude, or accept partial coverage with sites.partial: true"
         )
     if not chosen and not may_be_empty:
-        left = " left" if located or unreachable else ""
+        left = " left" if every or plan.unreachable else ""
         raise SurgeryError(f"{type(model).__name__} has no activation site to search{left}{_gates_note(gates)}")
-    return SurgeryPlan(model, chosen, gates, missed, reading.versions, reading.sites)
+    return replace(plan, sites=chosen, gates=gates, unreachable=missed)
 
 
 def find_sites(
-    model: nn.Module, *, include: Sequence[str] = ("*",), exclude: Sequence[str] = (), partial: bool = True
+    model: nn.Module,
+    *,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    partial: bool = True,
+    example_input: Example | None = None,
 ) -> SiteReport:
     """Find the activation sites of `model`, in the order of its forward, and the parts that cannot be reached.
 
-    `include` and `exclude` are shell patterns for site names. The full name of a gate in `include` makes it a site. The
-    model is read, not run, and is not changed.
+    `include` and `exclude` are shell patterns for site names. The full name of a gate in `include` makes it a site.
+    `example_input`: one input of the model (a tuple holds positional arguments, a mapping keyword arguments). The model
+    is read, not run, and is not changed; with an example a copy of it runs too, which shows what the reading alone does
+    not: sites that no pass reaches, and activations that no code names.
     """
-    return plan_surgery(model, include=include, exclude=exclude, partial=partial, may_be_empty=True).report()
-
-
-def _located(found: FoundSite, reading: Reading) -> tuple[Site, SiteLocation]:
-    role, reason = role_of(found)
-    site = Site(
-        found.name, found.function, found.detail, found.kind, found.channels, role, reason, found.place
-    )  # fmt: skip
-    parent = None if found is reading.root else found.owner
-    return site, SiteLocation(parent, found.key, found.original, found.exact, found)
+    return plan_surgery(
+        model, include=include, exclude=exclude, partial=partial, example_input=example_input, may_be_empty=True
+    ).report()
 
 
 def _check_patterns(
@@ -140,10 +101,12 @@ def _check_patterns(
             )
 
 
-def _gates_note(gates: Mapping[str, tuple[Site, SiteLocation]]) -> str:
+def _gates_note(gates: Located) -> str:
     if not gates:
         return ""
-    listed = "; ".join(f"{name!r}: {site.function}, {site.reason}" for name, (site, _) in list(gates.items())[:_LISTED_GATES])
+    listed = "; ".join(
+        f"{name!r}: {site.function}, {site.reason}" for name, (site, _) in list(gates.items())[:_LISTED_GATES]
+    )
     return (
         f". It has {len(gates)} that are no activations by default ({listed}). "
         "Give the full name of one in sites.include to search it"

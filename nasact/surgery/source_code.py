@@ -62,6 +62,12 @@ class FunctionSource:
         return f"{self.function.__code__.co_filename}:{getattr(node, 'lineno', self.function.__code__.co_firstlineno)}"
 
 
+def function_of(source: FunctionSource) -> types.FunctionType:
+    """The function that a source is of."""
+    function: types.FunctionType = vars(source)["function"]
+    return function
+
+
 @dataclass(frozen=True, eq=False)
 class _Definition:
     """A function in a file: its syntax, its code as compiled from the file, and the class around it."""
@@ -94,7 +100,7 @@ def read_source(function: types.FunctionType) -> FunctionSource:
 
 
 def _rewritten_by_pytest(function: types.FunctionType, text: str) -> _Definition | None:
-    """The definition of a function whose asserts pytest has rewritten, so that its byte code is not that of its file."""
+    """The definition of a function whose asserts pytest has rewritten: its byte code is not that of its file."""
     loader = function.__globals__.get("__loader__")
     if type(loader).__name__ != "AssertionRewritingHook":
         return None
@@ -157,7 +163,15 @@ def _covers(node: ast.Lambda, code: types.CodeType) -> bool:
 
 def _equal(a: types.CodeType, b: types.CodeType) -> bool:
     """Whether two code objects do the same and come from the same place."""
-    attributes = ("co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_argcount", "co_kwonlyargcount")
+    attributes = (
+        "co_code",
+        "co_names",
+        "co_varnames",
+        "co_freevars",
+        "co_cellvars",
+        "co_argcount",
+        "co_kwonlyargcount",
+    )
     if any(getattr(a, name) != getattr(b, name) for name in attributes) or len(a.co_consts) != len(b.co_consts):
         return False
     if list(a.co_positions()) != list(b.co_positions()):

@@ -91,17 +91,19 @@ class UserFunction(nn.Module):
 
     def __init__(self, function: Callable[[Tensor], Tensor], text: str, recipe: Recipe | None = None) -> None:
         super().__init__()
-        self.function = function
+        self.function: Callable[[Tensor], Tensor] | None = function
         self.text = text
         self.recipe = recipe
 
     def forward(self, x: Tensor) -> Tensor:
+        assert self.function is not None
         return self.function(x)
 
     def extra_repr(self) -> str:
         return self.text
 
     def __deepcopy__(self, memo: Mapping[int, Any]) -> UserFunction:
+        assert self.function is not None
         copied = UserFunction(self.function, self.text, self.recipe)
         copied.__dict__.update({k: copy.deepcopy(v, dict(memo)) for k, v in vars(self).items() if k.endswith("_hooks")})
         return copied.train(self.training)
@@ -122,6 +124,6 @@ class UserFunction(nn.Module):
 
 
 def user_function(function: Any, text: str, locator: Locator | None, *, skip_first: bool = False) -> UserFunction:
-    """The module of a helper function that is an activation as a whole. `skip_first`: of a method without its module."""
+    """The module of a helper that is an activation as a whole. `skip_first`: a method that does not use its module."""
     recipe = Recipe(locator, code_digest(undecorated(function).__code__), None, text, skip_first)
     return UserFunction(functools.partial(function, None) if skip_first else function, text, recipe)

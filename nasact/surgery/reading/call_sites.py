@@ -98,10 +98,14 @@ class CallSiteReader(StatementReader):
             )
         return self._triggers[key]
 
-    def call_site(self, frame: Frame, node: ast.expr, argument_node: ast.expr, argument: Value, applied: Applied) -> Value:
+    def call_site(
+        self, frame: Frame, node: ast.expr, argument_node: ast.expr, argument: Value, applied: Applied
+    ) -> Value:
         """The value of a call that applies an activation to `argument`; the call becomes a site."""
         if frame.shadowed:
-            self.refuse_call(frame, node, f"{applied.detail} is applied where {frame.version.owner_name!r} is another object")
+            self.refuse_call(
+                frame, node, f"{applied.detail} is applied where {frame.version.owner_name!r} is another object"
+            )
             return ANYTHING
         version = frame.version
         edit = version.edits.setdefault(frame.index(node), CallEdit(loops=frame.loops))
@@ -149,7 +153,12 @@ class CallSiteReader(StatementReader):
         return replace(result, storage=argument.storage)
 
     def activation_call(
-        self, frame: Frame, node: ast.Call, name: str, subject: ast.expr | None = None, bound: Mapping[str, Any] | None = None
+        self,
+        frame: Frame,
+        node: ast.Call,
+        name: str,
+        subject: ast.expr | None = None,
+        bound: Mapping[str, Any] | None = None,
     ) -> Value:
         """The value of a call of torch's activation `name`. `subject`: its tensor, for a method; `bound`: settings."""
         spelling = node.func.attr if isinstance(node.func, ast.Attribute) else name
@@ -158,7 +167,9 @@ class CallSiteReader(StatementReader):
             return ANYTHING
         keywords = {str(each.arg): each.value for each in node.keywords}
         positional = list(node.args)
-        argument_node = subject if subject is not None else positional.pop(0) if positional else keywords.pop("input", None)
+        argument_node = (
+            subject if subject is not None else positional.pop(0) if positional else keywords.pop("input", None)
+        )
         if argument_node is None:
             return ANYTHING
         argument = self.evaluate(argument_node, frame)

@@ -60,7 +60,8 @@ def activation_behind_attribute(kind: type, name: str) -> str | None:
     if static is None:
         maker = inspect.getattr_static(kind, "__getattr__", None)
         return activation_in(maker, kind) if isinstance(maker, types.FunctionType) and not is_torch(maker) else None
-    held = [getattr(type(static), "__get__", None), getattr(type(static), "__call__", None), *vars(static).values()] if hasattr(static, "__dict__") else []
+    makers = [inspect.getattr_static(type(static), name, None) for name in ("__get__", "__call__")]
+    held = [*makers, *(vars(static).values() if hasattr(static, "__dict__") else ())]
     return next((found for each in held if callable(each) and (found := activation_in(each, kind))), None)
 
 

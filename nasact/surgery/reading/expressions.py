@@ -13,7 +13,17 @@ from torch import nn
 from nasact.surgery.channels import Channels
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.truth import compared, truth
-from nasact.surgery.reading.values import ANYTHING, UNKNOWN, FoundSite, Storage, Value, constant, join, overwrite, tensor
+from nasact.surgery.reading.values import (
+    ANYTHING,
+    UNKNOWN,
+    FoundSite,
+    Storage,
+    Value,
+    constant,
+    join,
+    overwrite,
+    tensor,
+)
 from nasact.surgery.reading.versions import FunctionVersion, Turns
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -168,7 +178,10 @@ class ExpressionReader:
         return ANYTHING if base.is_known else base.reshaped()
 
     def _slice(self, node: ast.Slice, frame: Frame) -> Value:
-        values = [constant(None) if part is None else self.evaluate(part, frame) for part in (node.lower, node.upper, node.step)]
+        values = [
+            constant(None) if part is None else self.evaluate(part, frame)
+            for part in (node.lower, node.upper, node.step)
+        ]
         parts = [value.known for value in values]
         if any(value.setting for value in values):
             # `layers[: self.depth]`: the depth may change
@@ -310,7 +323,9 @@ class ExpressionReader:
 
     _setcomp = _generatorexp = _dictcomp = _listcomp
 
-    def _comprehension(self, generators: list[ast.comprehension], elements: list[ast.expr], frame: Frame) -> Iterator[Value]:
+    def _comprehension(
+        self, generators: list[ast.comprehension], elements: list[ast.expr], frame: Frame
+    ) -> Iterator[Value]:
         if not generators:
             for element in elements:
                 yield self.evaluate(element, frame)
@@ -349,10 +364,16 @@ class ExpressionReader:
 
 def is_class_of(node: ast.expr, name: str) -> bool:
     """Whether an expression is `type(name)` or `name.__class__`."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) == 1:
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "type"
+        and len(node.args) == 1
+    ):
         return isinstance(node.args[0], ast.Name) and node.args[0].id == name
-    is_attribute = isinstance(node, ast.Attribute) and node.attr == "__class__"
-    return is_attribute and isinstance(node.value, ast.Name) and node.value.id == name
+    if not isinstance(node, ast.Attribute) or node.attr != "__class__":
+        return False
+    return isinstance(node.value, ast.Name) and node.value.id == name
 
 
 def child_expressions(node: ast.AST) -> Iterator[ast.expr]:

@@ -1,4 +1,4 @@
-"""Expressions that compute one activation as a whole: `x * torch.sigmoid(x)`, `x.clamp(min=0)`, `torch.where(x > 0, x, 0)`.
+"""Expressions that are one activation as a whole: `x * torch.sigmoid(x)`, `x.clamp(min=0)`, `torch.where(x > 0, x, 0)`.
 
 They are recognised by what they compute, not by how they are written (elementwise.py).
 """
@@ -23,10 +23,42 @@ from nasact.surgery.torch_activations import CALL_NAMES, CATALOGUE_NAMES
 from nasact.surgery.user_function import Expression
 
 RECTIFIERS = frozenset(
-    {"clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_", "maximum", "fmax", "max", "where", "threshold", "heaviside", "masked_fill"}
+    {
+        "clamp",
+        "clamp_",
+        "clamp_min",
+        "clamp_min_",
+        "clip",
+        "clip_",
+        "maximum",
+        "fmax",
+        "max",
+        "where",
+        "threshold",
+        "heaviside",
+        "masked_fill",
+    }
 )
 """Names of functions in whose terms activations are often written."""
-_OTHER = RECTIFIERS | {"gt", "ge", "lt", "le", "clamp_max", "neg", "relu_", "exp", "exp_", "expm1", "erf", "log1p", "logaddexp", "abs", "abs_", "sign", "minimum"}
+_OTHER = RECTIFIERS | {
+    "gt",
+    "ge",
+    "lt",
+    "le",
+    "clamp_max",
+    "neg",
+    "relu_",
+    "exp",
+    "exp_",
+    "expm1",
+    "erf",
+    "log1p",
+    "logaddexp",
+    "abs",
+    "abs_",
+    "sign",
+    "minimum",
+}
 _ZEROS = frozenset({torch.zeros, torch.zeros_like})
 _MAX_NODES = 120
 

@@ -56,7 +56,14 @@ class FunctionCallReader(CallSiteReader):
         return known
 
     def version(
-        self, owner: nn.Module, path: str, outer: Any, attribute: str, locator: locators.Locator | None, *, as_method: bool
+        self,
+        owner: nn.Module,
+        path: str,
+        outer: Any,
+        attribute: str,
+        locator: locators.Locator | None,
+        *,
+        as_method: bool,
     ) -> FunctionVersion | None:
         """A version of a function, not read yet. If it cannot be read but applies an activation, that is recorded."""
         place = f"{type(owner).__qualname__}.{attribute}" if as_method else getattr(outer, "__qualname__", attribute)
@@ -65,7 +72,9 @@ class FunctionCallReader(CallSiteReader):
             for layer in decorators_of(outer):
                 applied = activation_named(layer.__code__)
                 if applied:
-                    self.refuse(path, f"{place} is decorated by {layer.__code__.co_qualname}, which applies {applied!r}")
+                    self.refuse(
+                        path, f"{place} is decorated by {layer.__code__.co_qualname}, which applies {applied!r}"
+                    )
             source = read_source(function)
         except Hidden as error:
             applied = activation_in(outer, type(owner)) or _activation_behind(outer, type(owner))
@@ -93,7 +102,9 @@ class FunctionCallReader(CallSiteReader):
 
     def run(self, version: FunctionVersion, arguments: Mapping[str, Value]) -> Value:
         """Read the body of a function; return its value."""
-        if len(self._active) >= MAX_DEPTH or any(each.function is version.function and each.owner is version.owner for each in self._active):
+        if len(self._active) >= MAX_DEPTH or any(
+            each.function is version.function and each.owner is version.owner for each in self._active
+        ):
             return ANYTHING
         names = dict(arguments)
         if version.as_method:
@@ -118,7 +129,10 @@ class FunctionCallReader(CallSiteReader):
         for name, default in defaults.items():
             applied = torch_activations.activation_of_function(default)
             if applied and name not in arguments:
-                self.refuse(version.path, f"{version.attribute}: its argument {name!r} is {applied!r} by default: hold it as a module")
+                self.refuse(
+                    version.path,
+                    f"{version.attribute}: its argument {name!r} is {applied!r} by default: hold it as a module",
+                )
 
     def call_method(self, frame: Frame, node: ast.Call, method: resolve.Method, *, drop_first: bool = False) -> Value:
         """The value of a call of a method of the owner, or of one of its children."""
@@ -136,11 +150,20 @@ class FunctionCallReader(CallSiteReader):
             here = (id(frame.version), id(node), frame.turns)
             if owner is frame.owner:
                 version.first_call = version.first_call or here
-            if version.first_call in (None, here) or owner is not frame.owner or version in self._active or not version.sites():
+            if (
+                version.first_call in (None, here)
+                or owner is not frame.owner
+                or version in self._active
+                or not version.sites()
+            ):
                 self._target(frame, node, version, drop_first=False)
                 return self._result(frame, values, version)
-        locator = locators.of_method(method.cls, method.name) if method.cls is not None else locators.of_function(method.held)
-        return self._redirected(frame, node, method.held, locator, values, as_method=not method.static, drop_first=drop_first)
+        locator = (
+            locators.of_method(method.cls, method.name) if method.cls is not None else locators.of_function(method.held)
+        )
+        return self._redirected(
+            frame, node, method.held, locator, values, as_method=not method.static, drop_first=drop_first
+        )
 
     def call_helper(self, frame: Frame, node: ast.Call, function: Any) -> Value:
         """The value of a call of a function that is no method."""
@@ -180,14 +203,20 @@ class FunctionCallReader(CallSiteReader):
         if version is None:
             name = getattr(held, "__name__", "function").strip("<>")
             count = len(self.versions.get(id(frame.owner), ()))
-            version = self.version(frame.owner, frame.path, held, f"_nasact_{name}_{count}", locator, as_method=as_method)
+            version = self.version(
+                frame.owner, frame.path, held, f"_nasact_{name}_{count}", locator, as_method=as_method
+            )
         if version is None:
             return self.unread_call(frame, node, values)
         bound = _bind(version, values[1:] if drop_first else values)
         result = self.run(version, bound)
         if version.sites():
             if frame.shadowed:
-                self.refuse_call(frame, node, f"{ast.unparse(node.func)} applies an activation where {frame.version.owner_name!r} is another object")
+                self.refuse_call(
+                    frame,
+                    node,
+                    f"{ast.unparse(node.func)} applies an activation where {frame.version.owner_name!r} is shadowed",
+                )
             self._target(frame, node, version, drop_first=drop_first)
         else:
             self.versions[id(frame.owner)].remove(version)
@@ -204,17 +233,31 @@ class FunctionCallReader(CallSiteReader):
             consume(value, "other")
             keep(value)
         returned = version.returned or ANYTHING
-        return tensor(results=returned.every_result(), channels=returned.channels, parameter=returned.parameter) if returned.items is None else returned
+        return (
+            tensor(results=returned.every_result(), channels=returned.channels, parameter=returned.parameter)
+            if returned.items is None
+            else returned
+        )
 
     def _whole_call(
-        self, frame: Frame, node: ast.Call, function: Any, method: resolve.Method | None, values: list[tuple[str | None, Value]]
+        self,
+        frame: Frame,
+        node: ast.Call,
+        function: Any,
+        method: resolve.Method | None,
+        values: list[tuple[str | None, Value]],
     ) -> Value | None:
         """The value of a call of a function of one argument that is an activation as a whole; None for another call."""
         inner = function
         while hasattr(inner, "__wrapped__"):
             inner = inner.__wrapped__
         is_method = method is not None and not method.static
-        if len(node.args) != 1 or node.keywords or isinstance(node.args[0], ast.Starred) or not isinstance(inner, types.FunctionType):
+        if (
+            len(node.args) != 1
+            or node.keywords
+            or isinstance(node.args[0], ast.Starred)
+            or not isinstance(inner, types.FunctionType)
+        ):
             return None
         if values[0][1].is_known or values[0][1].size or not _takes_one(inner, skip=1 if is_method else 0):
             return None
@@ -259,7 +302,12 @@ class FunctionCallReader(CallSiteReader):
         """Record an activation that a call receives as an argument; read a method that it receives."""
         held = value.known
         if isinstance(held, resolve.Method):
-            if not resolve.is_torch(held.held) and not resolve.is_torch(held.cls or type(None)) and not held.static and not held.above:
+            if (
+                not resolve.is_torch(held.held)
+                and not resolve.is_torch(held.cls or type(None))
+                and not held.static
+                and not held.above
+            ):
                 self.own_method(held.owner, self.path_of(held.owner, frame), held.name, held.held, held.cls)
             return
         if isinstance(held, nn.Module | type) or held is None or not callable(held):
@@ -269,9 +317,13 @@ class FunctionCallReader(CallSiteReader):
             applied = activation_in(held)
         if applied:
             text = ast.unparse(node.func)[:60]
-            self.refuse_call(frame, node, f"{applied} is handed on to {text}, not called: call it directly or hold it as a module")
+            self.refuse_call(
+                frame, node, f"{applied} is handed on to {text}, not called: call it directly or hold it as a module"
+            )
 
-    def library_method(self, frame: Frame, node: ast.Call, method: resolve.Method, values: list[tuple[str | None, Value]]) -> Value:
+    def library_method(
+        self, frame: Frame, node: ast.Call, method: resolve.Method, values: list[tuple[str | None, Value]]
+    ) -> Value:
         """The value of a call of a method that torch defines."""
         raise NotImplementedError
 
@@ -325,7 +377,9 @@ def _takes_one(function: types.FunctionType, skip: int) -> bool:
     """Whether a function can be called with one positional argument, after `skip` others."""
     code = function.__code__
     required = code.co_argcount - len(function.__defaults__ or ())
-    return required in (skip + 1,) and not (code.co_kwonlyargcount and len(function.__kwdefaults__ or {}) < code.co_kwonlyargcount)
+    return required in (skip + 1,) and not (
+        code.co_kwonlyargcount and len(function.__kwdefaults__ or {}) < code.co_kwonlyargcount
+    )
 
 
 def _uses_first(function: types.FunctionType) -> bool:
@@ -334,14 +388,19 @@ def _uses_first(function: types.FunctionType) -> bool:
 
     first = function.__code__.co_varnames[0]
     return first in function.__code__.co_cellvars or any(
-        instruction.argval == first and instruction.opname.startswith("LOAD") for instruction in dis.get_instructions(function)
+        instruction.argval == first and instruction.opname.startswith("LOAD")
+        for instruction in dis.get_instructions(function)
     )
 
 
 def is_function_apply(held: Any) -> bool:
     """Whether `held` is the `apply` of an autograd.Function."""
     owner = getattr(held, "__self__", None)
-    return isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and getattr(held, "__name__", "") == "apply"
+    return (
+        isinstance(owner, type)
+        and issubclass(owner, torch.autograd.Function)
+        and getattr(held, "__name__", "") == "apply"
+    )
 
 
 def is_tensor_function(held: Any) -> bool:

@@ -75,7 +75,9 @@ def _call(reader: ModelReader, module: fx.GraphModule, path: str, node: fx.Node,
     original = FunctionalActivation(activation, settings)
     function, exact = name_of(original)
     in_place = torch_activations.call_works_in_place(activation, name, tuple(node.args[1:]), node.kwargs)
-    applied = Applied(original, function, activation + (f" {settings}" if settings else ""), node.name, in_place, exact=exact)
+    applied = Applied(
+        original, function, activation + (f" {settings}" if settings else ""), node.name, in_place, exact=exact
+    )
     return _node_site(reader, module, path, node, arguments[0], applied)
 
 

@@ -204,7 +204,11 @@ def item(base: Value, index: Value) -> Value | None:
         return Value(items=tuple(members[key]))
     if isinstance(held, nn.ModuleDict) and isinstance(key, str):
         return module_attribute(held, key, base.slot) if key in held else None
-    if isinstance(held, Mapping) and isinstance(key, str | int) and type(held).__module__ in ("builtins", "collections"):
+    if (
+        isinstance(held, Mapping)
+        and isinstance(key, str | int)
+        and type(held).__module__ in ("builtins", "collections")
+    ):
         return constant(held[key], setting=base.setting) if key in held else None
     if isinstance(held, list | tuple) and isinstance(key, int) and -len(held) <= key < len(held):
         return constant(held[key], setting=True)

@@ -86,7 +86,9 @@ class StatementReader(ExpressionReader):
         branches = [frame.inside(taken=known is not False), frame.inside(taken=known is not True)]
         ended = [self.execute(body, inner) for body, inner in zip((node.body, node.orelse), branches, strict=True)]
         possible = [known is not False, known is not True]
-        going_on = [inner for inner, is_possible, end in zip(branches, possible, ended, strict=True) if is_possible and not end]
+        going_on = [
+            inner for inner, is_possible, end in zip(branches, possible, ended, strict=True) if is_possible and not end
+        ]
         frame.merge(going_on or branches)
         return all(end for end, is_possible in zip(ended, possible, strict=True) if is_possible)
 
@@ -221,7 +223,12 @@ class StatementReader(ExpressionReader):
             ]
             count = min(map(len, known))
             return tuple(
-                Value(items=tuple(column[turn] if column is not None else other for column, other in zip(columns, rest, strict=True)))
+                Value(
+                    items=tuple(
+                        column[turn] if column is not None else other
+                        for column, other in zip(columns, rest, strict=True)
+                    )
+                )
                 for turn in range(count)
             )
         if kind is range:

@@ -1,4 +1,4 @@
-"""What the functions and methods of torch do with their arguments, as far as sites, channels and aliases are concerned."""
+"""What functions and methods of torch do with their arguments, as far as sites, channels and aliases are concerned."""
 
 from __future__ import annotations
 
@@ -9,28 +9,172 @@ from nasact.surgery.reading.values import ANYTHING, Value, tensor
 
 VIEWS = frozenset(
     {
-        "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "expand", "expand_as", "squeeze", "unsqueeze",
-        "transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "adjoint", "chunk", "split", "tensor_split",
-        "unbind", "narrow", "select", "index_select", "diagonal", "detach", "to", "type", "type_as", "float", "half", "double",
-        "bfloat16", "contiguous", "cpu", "cuda", "requires_grad_", "unfold", "rearrange", "repeat_interleave", "repeat", "tile",
-        "broadcast_to", "roll", "flip", "atleast_1d", "atleast_2d", "squeeze_", "unsqueeze_", "split_with_sizes",
-        "hsplit", "vsplit", "dsplit", "alias", "view_as_real", "gather", "take_along_dim",
+        "view",
+        "view_as",
+        "reshape",
+        "reshape_as",
+        "flatten",
+        "unflatten",
+        "ravel",
+        "expand",
+        "expand_as",
+        "squeeze",
+        "unsqueeze",
+        "transpose",
+        "permute",
+        "swapaxes",
+        "swapdims",
+        "movedim",
+        "moveaxis",
+        "t",
+        "adjoint",
+        "chunk",
+        "split",
+        "tensor_split",
+        "unbind",
+        "narrow",
+        "select",
+        "index_select",
+        "diagonal",
+        "detach",
+        "to",
+        "type",
+        "type_as",
+        "float",
+        "half",
+        "double",
+        "bfloat16",
+        "contiguous",
+        "cpu",
+        "cuda",
+        "requires_grad_",
+        "unfold",
+        "rearrange",
+        "repeat_interleave",
+        "repeat",
+        "tile",
+        "broadcast_to",
+        "roll",
+        "flip",
+        "atleast_1d",
+        "atleast_2d",
+        "squeeze_",
+        "unsqueeze_",
+        "split_with_sizes",
+        "hsplit",
+        "vsplit",
+        "dsplit",
+        "alias",
+        "view_as_real",
+        "gather",
+        "take_along_dim",
     }
-)  # fmt: skip
+)
 """Operations whose result holds values of their first argument, possibly in the same memory."""
-COPIES = frozenset({"clone", "clamp", "clip", "nan_to_num", "masked_fill", "dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "pad", "interpolate"})
+COPIES = frozenset(
+    {
+        "clone",
+        "clamp",
+        "clip",
+        "nan_to_num",
+        "masked_fill",
+        "dropout",
+        "dropout_",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "alpha_dropout",
+        "pad",
+        "interpolate",
+    }
+)
 """Operations whose result holds values of their first argument, or zeros, in memory of its own."""
 PRODUCTS = frozenset(
-    {"mul", "mul_", "multiply", "multiply_", "matmul", "mm", "bmm", "mv", "einsum", "baddbmm", "addcmul", "addcmul_", "tensordot",
-     "dot", "inner", "lerp", "lerp_"}
-)  # fmt: skip
+    {
+        "mul",
+        "mul_",
+        "multiply",
+        "multiply_",
+        "matmul",
+        "mm",
+        "bmm",
+        "mv",
+        "einsum",
+        "baddbmm",
+        "addcmul",
+        "addcmul_",
+        "tensordot",
+        "dot",
+        "inner",
+        "lerp",
+        "lerp_",
+    }
+)
 """Operations that multiply their tensors with one another."""
 _JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})
 SCALINGS = frozenset({"add", "add_", "sub", "sub_", "rsub", "div", "div_", "true_divide", "neg", "mul", "mul_"})
 """Operations that keep a result what it is if the other operand is a number."""
-SIZES = frozenset({"size", "dim", "numel", "nelement", "stride", "ndimension", "is_floating_point", "is_contiguous", "get_device", "item"})
-CONSTANTS = frozenset({"zeros", "ones", "full", "empty", "arange", "linspace", "eye", "tensor", "as_tensor", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"})  # fmt: skip
-CHANNEL_PRESERVING = frozenset({"add", "sub", "mul", "div", "clone", "contiguous", "dropout", "dropout1d", "dropout2d", "dropout3d", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "pad", "clamp", "add_", "mul_", "sub_"})  # fmt: skip
+SIZES = frozenset(
+    {
+        "size",
+        "dim",
+        "numel",
+        "nelement",
+        "stride",
+        "ndimension",
+        "is_floating_point",
+        "is_contiguous",
+        "get_device",
+        "item",
+    }
+)
+CONSTANTS = frozenset(
+    {
+        "zeros",
+        "ones",
+        "full",
+        "empty",
+        "arange",
+        "linspace",
+        "eye",
+        "tensor",
+        "as_tensor",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+    }
+)
+CHANNEL_PRESERVING = frozenset(
+    {
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "clone",
+        "contiguous",
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "adaptive_avg_pool2d",
+        "adaptive_max_pool2d",
+        "interpolate",
+        "pad",
+        "clamp",
+        "add_",
+        "mul_",
+        "sub_",
+    }
+)
 
 
 def torch_result(name: str, values: Sequence[Value]) -> Value:

@@ -33,9 +33,17 @@ def compared(left: Value, right: Value, op: ast.cmpop) -> bool | None:
         return None if same is None else same is isinstance(op, ast.Is)
     if a is UNKNOWN or b is UNKNOWN or left.setting or right.setting:
         return None
-    if isinstance(op, ast.Eq | ast.NotEq) and isinstance(a, (*_PLAIN, int, float)) and isinstance(b, (*_PLAIN, int, float)):
+    if (
+        isinstance(op, ast.Eq | ast.NotEq)
+        and isinstance(a, (*_PLAIN, int, float))
+        and isinstance(b, (*_PLAIN, int, float))
+    ):
         return (a == b) is isinstance(op, ast.Eq)
-    if isinstance(op, ast.In | ast.NotIn) and isinstance(a, _PLAIN) and isinstance(b, list | tuple | dict | set | frozenset):
+    if (
+        isinstance(op, ast.In | ast.NotIn)
+        and isinstance(a, _PLAIN)
+        and isinstance(b, list | tuple | dict | set | frozenset)
+    ):
         return (a in b) is isinstance(op, ast.In)
     return None
 

@@ -93,7 +93,8 @@ class Value:
     `known`: the object itself, or UNKNOWN. `setting`: it is a number held by an object, which may change at run time.
     `slot`: where a known child is held. `items`: the values of a tuple or list. `results`: the sites whose results it
     is, reshaped or scaled at most. `channels`: of a tensor. `storage`: of a tensor that was made here. `parameter`: it
-    depends on parameters, buffers and constants only; `is_weight`: it is one of the parameters or buffers. `size`: it is made of the sizes of tensors.
+    depends on parameters, buffers and constants only; `is_weight`: it is one of the parameters or buffers. `size`: it
+    is made of the sizes of tensors.
     `in_use`: False for a member of a loop that a setting of the model excludes at present.
     """
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import types
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
 from nasact.surgery.locators import Locator
 from nasact.surgery.reading.values import FoundSite, Value
-from nasact.surgery.source_code import FunctionSource
+from nasact.surgery.source_code import FunctionSource, function_of
 
 Turns = tuple[int, ...]
 """The turn of each loop over modules around an expression, from the outermost to the innermost."""
@@ -39,7 +39,8 @@ class FunctionVersion:
     `outer`: as found, with its decorators; `source`: of the innermost function. `attribute`: its name on the owner's
     class. `as_method`: False if the owner becomes an additional first parameter. `owner_name`: the parameter that holds
     the owner. `locator`: how to find `outer` again from the owner's class, for pickle; None if that is impossible.
-    `loop_lengths`: the turns of each loop over modules. `first_call`: the version, node and turns of the call that reaches it under its own name.
+    `loop_lengths`: the turns of each loop over modules. `first_call`: the version, node and turns of the call that
+    reaches it under its own name.
     `names`: of a method, all names that its class has for it. `compares_class`: a line that compares the class of the
     owner; 0: none.
     """
@@ -77,5 +78,6 @@ class FunctionVersion:
         return list(found.values())
 
     @property
-    def function(self) -> types.FunctionType:
-        return self.source.function
+    def function(self) -> Any:
+        """The innermost function, a types.FunctionType: a type checker would take that type for a method."""
+        return function_of(self.source)

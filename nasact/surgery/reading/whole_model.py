@@ -1,4 +1,4 @@
-"""Reads a whole model and names its sites; also parts that no code calls in a way that is read: hooks, attributes, lists."""
+"""Reads a whole model and names its sites; also what no code calls in a way that is read: hooks, attributes, lists."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from nasact.reserved_names import ORIGINAL
 from nasact.surgery import torch_activations
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, Refusal, name_of
+from nasact.surgery.reading.children import join_path
 from nasact.surgery.reading.evidence import activation_in
 from nasact.surgery.reading.expressions import consume
 from nasact.surgery.reading.graphs import read_graph
-from nasact.surgery.reading.model import ModelReader, join_path
+from nasact.surgery.reading.model import ModelReader
 from nasact.surgery.reading.self_inspection import refuse_what_sees_sites
 from nasact.surgery.reading.values import ANYTHING, FoundSite, Slot, Value
 from nasact.surgery.reading.versions import FunctionVersion
@@ -58,7 +59,16 @@ def read_model(model: nn.Module) -> Reading:
     applied = reader.applied_by(model)
     if applied is not None:
         site = FoundSite(
-            model, "", "root", applied.original, applied.function, applied.detail, "module", "", "root", exact=applied.exact
+            model,
+            "",
+            "root",
+            applied.original,
+            applied.function,
+            applied.detail,
+            "module",
+            "",
+            "root",
+            exact=applied.exact,
         )
         site.write_back = applied.in_place
         return Reading((site,), (), {}, site)
@@ -69,14 +79,21 @@ def read_model(model: nn.Module) -> Reading:
     _choose_keys(reader.sites)
     for version in (version for each in reader.versions.values() for version in each):
         _settle_loops(reader, version)
-    return Reading(tuple(reader.sites), tuple(reader.refusals.values()), {k: v for k, v in reader.versions.items() if v})
+    return Reading(
+        tuple(reader.sites), tuple(reader.refusals.values()), {k: v for k, v in reader.versions.items() if v}
+    )
 
 
 def _settle_loops(reader: WholeModelReader, version: FunctionVersion) -> None:
     """Leave out exchanges that change nothing, and those of calls that apply an activation in some turns only."""
     for index, edit in list(version.edits.items()):
         sites = list(edit.sites.values())
-        if not edit.needed and sites and all(site.kind == "module" and site.shares is None for site in sites) and len(set(sites)) == 1:
+        if (
+            not edit.needed
+            and sites
+            and all(site.kind == "module" and site.shares is None for site in sites)
+            and len(set(sites)) == 1
+        ):
             del version.edits[index]
             continue
         count = math.prod(version.loop_lengths[loop] for loop in edit.loops)
@@ -124,7 +141,8 @@ class WholeModelReader(ModelReader):
 
     def _applied_by_attribute(self, value: Any, text: str) -> Applied | str | None:
         """The activation that a callable attribute is, or why it is out of reach; None if it applies none."""
-        held, settings = value, {}
+        held: Any = value
+        settings: dict[str, Any] = {}
         while isinstance(held, functools.partial) and not held.args:
             held, settings = held.func, {**held.keywords, **settings}
         activation = torch_activations.activation_of_function(held)
@@ -138,7 +156,11 @@ class WholeModelReader(ModelReader):
         if found.kind == "activation":
             return Applied(UserFunction(value, text), found.function or ORIGINAL, text, "", exact=False)
         applied = activation_in(value)
-        return f"holds a function that applies {applied!r}, and {found.reason}: hold an activation alone" if applied else None
+        return (
+            f"holds a function that applies {applied!r}, and {found.reason}: hold an activation alone"
+            if applied
+            else None
+        )
 
     def _add_child(self, parent: nn.Module, path: str, name: str, child: nn.Module, *, taken: bool) -> None:
         applied = self.applied_by(child)
@@ -223,7 +245,7 @@ class WholeModelReader(ModelReader):
             for hook in vars(module)[name].values():
                 function = getattr(hook, "__func__", hook)
                 if not isinstance(function, types.FunctionType | functools.partial):
-                    function = getattr(type(hook), "__call__", None)
+                    function = inspect.getattr_static(type(hook), "__call__", None)
                 if resolve.is_torch(function):
                     continue
                 applied = activation_in(function)
@@ -238,11 +260,16 @@ class WholeModelReader(ModelReader):
             applied = next((each for each in _items(value) if self._is_activation_object(each)), None)
             if applied is not None:
                 kind = type(value).__name__
-                self.refuse(path, f"self.{name} is a {kind} that holds activations: keep them as modules in nn.ModuleList or nn.ModuleDict")
+                self.refuse(
+                    path,
+                    f"self.{name} is a {kind} that holds activations: hold them in nn.ModuleList or nn.ModuleDict",
+                )
 
     def _is_activation_object(self, value: Any) -> bool:
         if isinstance(value, nn.Module):
-            return any(torch_activations.is_activation(each) for each in value.modules()) and id(value) not in self.paths
+            return (
+                any(torch_activations.is_activation(each) for each in value.modules()) and id(value) not in self.paths
+            )
         if isinstance(value, type) or not callable(value):
             return False
         return torch_activations.activation_of_function(value) is not None
@@ -279,7 +306,11 @@ def _choose_keys(sites: list[FoundSite]) -> None:
 def _has_attribute(module: nn.Module, name: str) -> bool:
     """Whether a module has an attribute; without a call of its `__getattr__`."""
     state = (vars(module)[group] for group in ("_parameters", "_buffers", "_modules"))
-    return name in vars(module) or any(name in group for group in state) or any(name in vars(c) for c in type(module).__mro__)
+    return (
+        name in vars(module)
+        or any(name in group for group in state)
+        or any(name in vars(c) for c in type(module).__mro__)
+    )
 
 
 def _keys(site: FoundSite) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Reads the code of a model without running it: which expressions apply activations, to what, and for what."""

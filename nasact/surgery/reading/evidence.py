@@ -11,7 +11,13 @@ from typing import Any
 from torch import nn
 
 from nasact.surgery.reading.resolve import is_torch
-from nasact.surgery.torch_activations import CALL_NAMES, CLASS_NAMES, activation_of_function, is_activation
+from nasact.surgery.torch_activations import (
+    CALL_NAMES,
+    CLASS_NAMES,
+    activation_of_function,
+    is_activation,
+    is_activation_class,
+)
 
 _RECTIFIERS = frozenset({"clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_"})
 
@@ -41,6 +47,8 @@ def activation_in(target: Any, owner: type | None = None, visited: set[object] |
                 return str(name)
             held = inspect.getattr_static(owner, name, None) if owner else None
             held = function.__globals__.get(name) if held is None else held
+            if holds_activations(held):
+                return str(name)
             found = _in_held(held, owner, visited)
             if found:
                 return found
@@ -69,6 +77,13 @@ def activation_named(code: types.CodeType) -> str | None:
     """The first name of an activation in byte code; None if there is none."""
     names = (name for each in _codes(code) for name in each.co_names)
     return next((name for name in names if name in CALL_NAMES or name in CLASS_NAMES or name in _RECTIFIERS), None)
+
+
+def holds_activations(held: Any) -> bool:
+    """Whether `held` is a table of activations: functions, modules, classes, or classes with arguments."""
+    values = list(held.values()) if isinstance(held, dict) else list(held) if isinstance(held, list | tuple) else []
+    firsts = [value[0] if isinstance(value, tuple) and value else value for value in values]
+    return any(is_activation_class(each) or activation_of_function(each) is not None for each in firsts)
 
 
 def _in_held(held: Any, owner: type | None, visited: set[object]) -> str | None:

@@ -17,7 +17,7 @@ from nasact.surgery import torch_activations
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied
 from nasact.surgery.reading.children import ChildReader
-from nasact.surgery.reading.evidence import activation_behind_attribute, activation_in
+from nasact.surgery.reading.evidence import activation_behind_attribute, activation_in, holds_activations
 from nasact.surgery.reading.expressions import Frame
 from nasact.surgery.reading.function_calls import is_function_apply, is_tensor_function
 from nasact.surgery.reading.torch_calls import torch_result
@@ -49,6 +49,11 @@ class ModelReader(ChildReader):
                     )
         else:
             callee = self.evaluate(node.func, frame)
+            if isinstance(node.func, ast.Subscript) and not callee.is_known:
+                table = self.evaluate(node.func.value, frame)
+                if holds_activations(table.known):
+                    reason = f"{ast.unparse(node.func)} is looked up in a table in each pass: look it up in __init__"
+                    self.refuse_call(frame, node, reason)
         held: Any = callee.known
         bound: dict[str, Any] = {}
         while isinstance(held, functools.partial) and not held.args:

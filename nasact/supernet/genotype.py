@@ -14,8 +14,7 @@ from nasact import activations
 from nasact.errors import GenotypeError, MixtureError, UnknownName, did_you_mean
 from nasact.mixture import LEVELS, NORMALISERS, Activation, Bank, FrozenMixture, Kernel, Layout, Mixture
 from nasact.reserved_names import ORIGINAL
-from nasact.supernet.preparation import function_names, install_with_originals, plan_all, reference_tensor
-from nasact.surgery.install import without_hooks
+from nasact.supernet.preparation import as_candidate, function_names, install_with_originals, plan_all, reference_tensor
 from nasact.surgery.sites import plan_surgery
 
 SCHEMA = 1
@@ -181,7 +180,7 @@ class Genotype:
         bank = Bank(
             gene.functions,
             Layout(level=self.level, shape=tuple(weights.shape[:-1]), channel_dim=gene.channel_dim),
-            original=without_hooks(original),
+            original=as_candidate(original),
             own=own_function,
             betas={key: torch.tensor(_thaw(value)) for key, value in gene.betas.items()},
             where=f"site {name!r}",

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from nasact import activations
 from nasact.errors import SurgeryError
 from nasact.surgery.copying import check_model, copy_model
-from nasact.surgery.install import install
-from nasact.surgery.sites import SiteLocation, SurgeryPlan, plan_surgery
+from nasact.surgery.install import install, without_hooks
+from nasact.surgery.plan import SurgeryPlan
+from nasact.surgery.sites import plan_surgery
 
 
 def function_names(space: str | Sequence[str]) -> tuple[str, ...]:
@@ -63,21 +64,6 @@ def plan_copy(
     return plan
 
 
-class _CallsElsewhere(nn.Module):
-    """Applies an activation that is registered elsewhere in the model, without registering its state a second time."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.called = [module]  # in a list, which does not register it
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.called[0](x)
-        return result
-
-    def extra_repr(self) -> str:
-        return repr(self.called[0])
-
-
 def plan_all(model: nn.Module, names: Sequence[str], *, inplace: bool = False) -> SurgeryPlan:
     """The plan of a copy of `model` (with `inplace`: of itself) that chooses all sites, and the gates among `names`."""
     try:
@@ -88,59 +74,46 @@ def plan_all(model: nn.Module, names: Sequence[str], *, inplace: bool = False) -
     return replace(plan, sites={**plan.sites, **gates})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class OwnActivation:
-    """The model's own activation at a site, out of place.
-
-    `function`: its catalogue name, or "original". `registered`: whether the site's attribute is a module of the
-    model, and not added by the surgery.
-    """
+    """The model's own activation at a site, out of place. `function`: its catalogue name, or "original"."""
 
     function: str
     module: nn.Module
-    registered: bool
 
     @classmethod
     def all_of(cls, plan: SurgeryPlan) -> dict[str, OwnActivation]:
-        """Site name to the model's own activation, before anything is installed."""
-        return {
-            name: cls(site.function, location.original, _is_registered(location))
-            for name, (site, location) in plan.sites.items()
-        }
+        """Site name to the model's own activation."""
+        return {name: cls(site.function, location.original) for name, (site, location) in plan.sites.items()}
 
 
-def _is_registered(location: SiteLocation) -> bool:
-    if location.parent is None:
-        return True
-    return isinstance(getattr(location.parent, location.key, None), nn.Module)
+def as_candidate(original: nn.Module) -> nn.Module:
+    """A model's own activation for a bank: without its hooks, sharing its parameters, with dictionaries of its own.
+
+    An activation that is called at two places is then in two banks. `torch.func.functional_call` would leave a tensor
+    for the parameter in a dictionary that both of them have.
+    """
+    copied = without_hooks(original)
+    for name in ("_parameters", "_buffers", "_modules"):
+        vars(copied)[name] = dict(vars(copied)[name])
+    return copied
 
 
 def install_with_originals(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
-    """Install `modules`, some of which are the model's own activations: these keep their mode."""
+    """Install `modules`, some of which are the model's own activations: these keep their mode.
+
+    A module with parameters that is called at several places, and is kept at all of them, stays as it is: installed at
+    each place, its parameters would get further names, which saved weights do not have.
+    """
     own = OwnActivation.all_of(plan)
-    kept = [name for name, module in modules.items() if module is own[name].module]
+    kept = {name for name in own if modules.get(name, own[name].module) is own[name].module}
+    sharing = {name: {other for other in own if _state(own[other].module) & _state(own[name].module)} for name in own}
+    unchanged = {name for name in kept if len(sharing[name]) > 1 and sharing[name] <= kept}
     modes = {name: own[name].module.training for name in kept if plan.sites[name][0].kind == "module"}
-    root = install(plan, modules)
+    root = install(plan, {name: module for name, module in modules.items() if name not in unchanged})
     for name, training in modes.items():
         own[name].module.train(training)
-    for name in kept:
-        location = plan.sites[name][1]
-        if location.parent is not None and not own[name].registered:
-            keep_names_of_state(root, location.parent, location.key)
     return root
-
-
-def keep_names_of_state(root: nn.Module, parent: nn.Module, key: str) -> None:
-    """Let the activation that surgery added to `root` as attribute `key` of `parent` add no names to the state.
-
-    A module with parameters that is called at several places has one site per call, of which one is the attribute that
-    the model has. At the other sites its state would get further names, which saved weights do not have.
-    """
-    module = getattr(parent, key)
-    state = _state(module)
-    if state:
-        delattr(parent, key)
-        setattr(parent, key, _CallsElsewhere(module) if state <= _state(root) else module)
 
 
 def _state(module: nn.Module) -> set[int]:

@@ -14,16 +14,16 @@ from nasact.reserved_names import ORIGINAL
 from nasact.supernet.genotype import Genotype
 from nasact.supernet.preparation import (
     OwnActivation,
+    as_candidate,
     function_names,
-    keep_names_of_state,
     plan_all,
     plan_copy,
     reference_tensor,
 )
 from nasact.surgery.copying import copy_model
-from nasact.surgery.install import WriteBack, copy_hooks, install, without_hooks
+from nasact.surgery.install import WriteBack, copy_hooks, install
+from nasact.surgery.plan import SurgeryPlan
 from nasact.surgery.site_records import Site
-from nasact.surgery.sites import SurgeryPlan
 
 
 class Supernet(nn.Module):
@@ -89,7 +89,8 @@ class Supernet(nn.Module):
 
         Equals `genotype.apply` of the model that the supernet was made of, with the trained parameters and buffers
         loaded by name. Betas and mixture weights are those of the genotype; hooks, device, dtype and mode those of the
-        supernet, which does not change. A site that the genotype does not name gets the model's own activation.
+        supernet, which does not change. A site that the genotype does not name gets the model's own activation. An
+        activation with parameters that the model calls at several places has one name in the state for each of them.
         `kernel`: what computes the sites with a mixture.
 
         Raises GenotypeError if the genotype has a site that the supernet does not have, or a number of channels or
@@ -112,10 +113,6 @@ class Supernet(nn.Module):
                 module = genotype.site_module(name, own[name].function, original, reference, kernel)
             copy_hooks(mixture, module)
             copied._replace(name, module.train(mixture.training))
-        for name, original in originals.items():
-            parent, key = copied._parent(name), copied._paths[name].rpartition(".")[2]
-            if parent is not None and not own[name].registered and getattr(parent, key) is original:
-                keep_names_of_state(copied.model, parent, key)
         return copied.model
 
     def _require_fit(self, genotype: Genotype) -> None:
@@ -224,6 +221,8 @@ def relax(
         raise MixtureError(
             f"unknown init {init!r}: expected uniform, original or a mapping.{did_you_mean(init, choices)}"
         )
+    if isinstance(model, nn.Module) and any(isinstance(module, Mixture) for module in model.modules()):
+        raise SurgeryError("the model is a supernet already: pass the model that it was made of")
     plan = plan_copy(model, inplace=inplace, include=include, exclude=exclude, partial=partial)
     layouts = _layouts(plan, level, example_input)
     mixtures: dict[str, Mixture] = {}
@@ -233,7 +232,9 @@ def relax(
         bank = Bank(
             (*names, *added),
             layouts[name],
-            original=without_hooks(location.original),
+            original=as_candidate(location.original),
+            own=site.function,
+            own_is_exact=location.exact or init != ORIGINAL,
             where=f"site {name!r}",
             kernel=kernel,
             device=reference.device,

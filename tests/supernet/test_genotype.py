@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasact.errors import GenotypeError, MixtureError, UnknownName
+from nasact.errors import GenotypeError, MixtureError, SurgeryError, UnknownName
 from nasact.mixture import NORMALISERS, FrozenMixture
 from nasact.supernet import Genotype, Supernet, derive, find_sites, relax
 from nasact.supernet.top_k import keep_top_k
@@ -131,8 +131,10 @@ def test_the_model_s_own_functions_are_installed_as_any_other_and_keep_the_names
     assert type(original) is not CalledTwice, "calls in its forward were exchanged"
     assert len(Genotype.original(model).sites) == 3
     sites = {*Genotype.original(model).sites}
-    for net in (original, other):
-        assert sites <= {name for name, _ in net.named_modules()}
+    assert sites <= {name for name, _ in other.named_modules()}
+    assert sites - {"act_1"} <= {name for name, _ in original.named_modules()}, (
+        "both calls of act are left to the model"
+    )
     assert list(original.state_dict()) == list(model.state_dict())
     assert torch.equal(original(x), model(x))
     for net in (model, original):
@@ -144,6 +146,18 @@ def test_the_model_s_own_functions_are_installed_as_any_other_and_keep_the_names
     assert float(copied.act.weight.detach()) == pytest.approx(1.2)
     model.load_state_dict(copied.state_dict())
     assert torch.equal(copied(x), model(x)), "both calls use the one parameter"
+    assert torch.equal(
+        torch.func.functional_call(copied, {"act.weight": torch.tensor([0.1])}, x), change_slope(model)(x)
+    )
+    copied.load_state_dict(model.state_dict(), assign=True)
+    for net in (torch.compile(copied, fullgraph=True, backend="aot_eager"), torch.export.export(copied, (x,)).module()):
+        torch.testing.assert_close(net(x), model(x))
+
+
+def change_slope(model: CalledTwice) -> CalledTwice:
+    with torch.no_grad():
+        model.act.weight.fill_(0.1)
+    return model
 
 
 def test_the_model_s_own_module_keeps_its_mode() -> None:
@@ -319,3 +333,10 @@ def test_the_refusal_of_an_unknown_function_names_a_near_match(model: nn.Module)
 def test_impossible_search_spaces_are_refused(model: nn.Module, space: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         relax(model, space)
+
+
+def test_a_supernet_is_not_relaxed_again(model: nn.Module) -> None:
+    supernet = relax(model)
+    for each in (supernet, supernet.model, nn.Sequential(supernet)):
+        with pytest.raises(SurgeryError, match="the model is a supernet already"):
+            relax(each)

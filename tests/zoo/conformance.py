@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import torch
@@ -19,6 +19,8 @@ from nasact.surgery.install import install, without_hooks
 from nasact.surgery.sites import plan_surgery
 
 SPACE = ("relu", "tanh")
+EXCITATIONS = ("SqueezeExcitation", "SqueezeExcite", "SEModule", "EffectiveSEModule", "EcaModule", "RegNetSELayer")
+"""Names of classes, in all three libraries, that multiply channels by the result of a sigmoid or a hard sigmoid."""
 Inputs = tuple[Tensor, ...] | Mapping[str, Any]
 
 
@@ -26,14 +28,27 @@ Inputs = tuple[Tensor, ...] | Mapping[str, Any]
 class Findings:
     """What was found in a model.
 
-    `calls`: the activation calls of one pass in train mode and one in eval mode. `missed`: those outside of every site
-    and gate, and outside of what is reported as unreachable. `unreached`: sites that neither pass calls.
+    `excitations`: the number of its modules for squeeze and excitation, each of which has one gate. `calls`: the number
+    of activation calls in one pass in train mode and one in eval mode. `unreached`: sites and gates that neither calls.
     """
 
     report: SiteReport
+    excitations: int
     calls: int
-    missed: tuple[ActivationCall, ...]
-    unreached: tuple[str, ...]
+    unreached: frozenset[str]
+
+
+class Counts(Protocol):
+    """What is known of a model beforehand; the fields as in ImageModel."""
+
+    @property
+    def sites(self) -> int | None: ...
+
+    @property
+    def other_gates(self) -> int: ...
+
+    @property
+    def unreached(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,7 @@ def perturb_constant_parameters(model: nn.Module) -> nn.Module:
     """Add noise to each parameter of equal values: zeros, as in heads and residual branches, would hide differences."""
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+            if bool((parameter == parameter.flatten()[:1]).all()):
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)
     return model
 
@@ -211,4 +226,14 @@ def check_conformance(model: nn.Module, inputs: Inputs, refusal: str | None = No
     calls, missed, unreached = missed_calls(model, report, inputs)
     assert missed == [], f"{len(missed)} of {calls} activation calls are no site and not reported: {missed[:8]}"
     assert still <= set(unreached), f"sites whose function does not matter: {sorted(still - set(unreached))}"
-    return Findings(report, calls, tuple(missed), tuple(unreached))
+    excitations = sum(type(module).__name__ in EXCITATIONS for module in model.modules())
+    return Findings(report, excitations, calls, frozenset(unreached))
+
+
+def check_counts(found: Findings, expected: Counts) -> None:
+    """The numbers of sites, of gates that are called, and of sites that are not called are as expected."""
+    sites = [site.name for site in found.report.sites]
+    gates = [gate.name for gate in found.report.gates if gate.role == "gate" and gate.name not in found.unreached]
+    assert expected.sites in (None, len(sites)), sites
+    assert len(gates) == found.excitations + expected.other_gates, gates
+    assert len(found.unreached.intersection(sites)) == expected.unreached, found.unreached.intersection(sites)

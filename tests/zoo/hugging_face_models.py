@@ -58,7 +58,8 @@ class Family:
     inputs: Callable[[], Mapping[str, Any]] = tokens
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sites: int | None = None
-    gates: int | None = None
+    other_gates: int = 0
+    unreached: int = 0
     refusal: str | None = None
 
 
@@ -92,7 +93,7 @@ _SEQ2SEQ: dict[str, Any] = {
 FAMILIES = {
     "albert": Family(model="AlbertForMaskedLM", settings=_TEXT | {"embedding_size": 16}),
     "bart": Family(model="BartForConditionalGeneration", settings=_SEQ2SEQ, inputs=pairs),
-    "bert": Family(model="BertForSequenceClassification", settings=_TEXT, sites=3, gates=0),
+    "bert": Family(model="BertForSequenceClassification", settings=_TEXT, sites=3),
     "bloom": Family(
         model="BloomForCausalLM",
         settings={"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4},
@@ -109,7 +110,6 @@ FAMILIES = {
         settings={"hidden_sizes": [8, 16, 32, 48], "depths": [1, 1, 2, 1]},
         inputs=lambda: image(64),
         sites=5,
-        gates=0,
     ),
     "deberta": Family(
         model="DebertaV2ForMaskedLM", settings=_TEXT | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
@@ -130,10 +130,9 @@ FAMILIES = {
         settings={"vocab_size": 64, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 4},
         inputs=causal_tokens,
         sites=2,
-        gates=0,
     ),
     "gpt_neox": Family(model="GPTNeoXForCausalLM", settings=_TEXT, inputs=causal_tokens),
-    "llama": Family(model="LlamaForCausalLM", settings=_LLAMA, inputs=causal_tokens, sites=2, gates=0),
+    "llama": Family(model="LlamaForCausalLM", settings=_LLAMA, inputs=causal_tokens, sites=2),
     "mamba": Family(
         model="MambaForCausalLM",
         settings={"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},

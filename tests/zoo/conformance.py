@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -213,6 +213,15 @@ def missed_calls(model: nn.Module, report: SiteReport, inputs: Inputs) -> tuple[
     return count, missed, [name for name, marker in markers.items() if marker.count == 0]
 
 
+def check_audit(model: nn.Module, report: SiteReport, unreached: Collection[str], inputs: Inputs) -> None:
+    """With an example input, the sites are those that a pass reaches; finding them changes nothing in the model."""
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    audited = find_sites(model, example_input=inputs)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert [site.name for site in audited.sites] == [s.name for s in report.sites if s.name not in unreached]
+    assert {each.name for each in audited.unreachable} >= {each.name for each in report.unreachable}
+
+
 def _is_part(module: str, name: str) -> bool:
     return name in ("", "root", module) or module.startswith(f"{name}.")
 
@@ -226,6 +235,7 @@ def check_conformance(model: nn.Module, inputs: Inputs, refusal: str | None = No
     calls, missed, unreached = missed_calls(model, report, inputs)
     assert missed == [], f"{len(missed)} of {calls} activation calls are no site and not reported: {missed[:8]}"
     assert still <= set(unreached), f"sites whose function does not matter: {sorted(still - set(unreached))}"
+    check_audit(model, report, unreached, inputs)
     excitations = sum(type(module).__name__ in EXCITATIONS for module in model.modules())
     return Findings(report, excitations, calls, frozenset(unreached))
 

@@ -137,6 +137,8 @@ FAMILIES = {
         model="MambaForCausalLM",
         settings={"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
         inputs=causal_tokens,
+        other_gates=2,  # of the step size
+        refusal=r"ACT2FN\[activation\] is looked up in a table in each pass",
     ),
     "mixtral": Family(
         model="MixtralForCausalLM",

@@ -21,9 +21,10 @@ from nasact.supernet.preparation import (
     reference_tensor,
 )
 from nasact.surgery.copying import copy_model
-from nasact.surgery.install import WriteBack, copy_hooks, install
+from nasact.surgery.install import copy_hooks, install
 from nasact.surgery.plan import SurgeryPlan
 from nasact.surgery.site_records import Site
+from nasact.surgery.write_back import Copied, WriteBack
 
 
 class Supernet(nn.Module):
@@ -134,7 +135,7 @@ class Supernet(nn.Module):
     def _owner(self, name: str) -> nn.Module | None:
         """The module of the model that applies a site: not the wrapper of an activation that works in place."""
         parent, path = self._parent(name), self._paths[name].rpartition(".")[0]
-        return self.model.get_submodule(path.rpartition(".")[0]) if isinstance(parent, WriteBack) and path else parent
+        return self.model.get_submodule(path.rpartition(".")[0]) if isinstance(parent, WriteBack | Copied) and path else parent
 
     def _replace(self, name: str, module: nn.Module) -> nn.Module:
         """Put `module` at a site, and return it."""

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from copy import copy
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from nasact.surgery.plan import SurgeryPlan
 from nasact.surgery.reading.values import FoundSite
 from nasact.surgery.reading.versions import CallEdit, FunctionVersion, Turns
 from nasact.surgery.rewrite import Exchange, Names, Rewrite, rewrite_class
+from nasact.surgery.write_back import Copied, WriteBack
 
 # A module's dictionaries of hooks. They are private, but torch has no public way to read a module's hooks.
 _HOOK_DICTIONARIES = (
@@ -30,33 +31,7 @@ _HOOK_DICTIONARIES = (
 )
 
 
-class WriteBack(nn.Module):
-    """Applies a module and writes the result to its input, as the model's own in-place activation does.
-
-    Whatever reads the input later, also through another name or a view, reads the result.
-    """
-
-    def __init__(self, function: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.copy_(self.function(x.clone()))
-
-
-class Copied(nn.Module):
-    """Applies a module to a copy of its input, or returns a copy of its result, because the original is overwritten.
-
-    A function may need its input or its result for its gradient; the model's own function does not.
-    """
-
-    def __init__(self, function: nn.Module, copies_input: bool, copies_output: bool) -> None:
-        super().__init__()
-        self.function, self.copies_input, self.copies_output = function, copies_input, copies_output
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.function(x.clone() if self.copies_input else x)
-        return result.clone() if self.copies_output else result
+_FULL_BACKWARD = "_is_full_backward_hook"
 
 
 def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
@@ -68,9 +43,9 @@ def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
     installed: dict[int, nn.Module] = {}
     for name, module in modules.items():
         location = plan.location(name)
-        copy_hooks(location.original, module)
         module.train((location.parent or root).training)
         placed = _placed(module, location.found)
+        copy_hooks(location.original, placed)
         installed[id(location.found)] = placed
         if location.parent is None:
             root = placed
@@ -208,6 +183,8 @@ def copy_hooks(source: nn.Module, target: nn.Module) -> None:
     """Register the forward and backward hooks of `source` on `target` too."""
     for name in _HOOK_DICTIONARIES:
         getattr(target, name).update(getattr(source, name))
+    if vars(source).get(_FULL_BACKWARD) is not None:
+        vars(target)[_FULL_BACKWARD] = vars(source)[_FULL_BACKWARD]
 
 
 def without_hooks(module: nn.Module) -> nn.Module:

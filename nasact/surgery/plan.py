@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from nasact.errors import SurgeryError
 from nasact.surgery.reading.values import FoundSite
 from nasact.surgery.reading.versions import FunctionVersion
 from nasact.surgery.reading.whole_model import read_model
@@ -66,6 +67,10 @@ class SurgeryPlan:
 
 def read_plan(model: nn.Module) -> SurgeryPlan:
     """Every site of a model, found by reading its code; all activations are chosen. The model is not changed."""
+    given: object = model
+    if not isinstance(given, nn.Module):
+        made = f"the class {given.__name__}" if isinstance(given, type) else f"{type(given).__name__}"
+        raise SurgeryError(f"expected a model (an instance of nn.Module), but got {made}")
     reading = read_model(model)
     located: Located = {}
     for found in reading.sites:

@@ -102,6 +102,11 @@ class UserFunction(nn.Module):
     def extra_repr(self) -> str:
         return self.text
 
+    def __copy__(self) -> UserFunction:
+        copied = UserFunction.__new__(UserFunction)
+        copied.__dict__.update(vars(self))
+        return copied
+
     def __deepcopy__(self, memo: Mapping[int, Any]) -> UserFunction:
         assert self.function is not None
         copied = UserFunction(self.function, self.text, self.recipe)

@@ -17,14 +17,19 @@ from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, name_of, overwrites
 from nasact.surgery.reading.evidence import activation_in
 from nasact.surgery.reading.expressions import Frame, consume, keep, site_value
-from nasact.surgery.reading.function_calls import FunctionCallReader
-from nasact.surgery.reading.values import ANYTHING, UNKNOWN, FoundSite, Slot, Storage, Value, tensor
-from nasact.surgery.reading.versions import CallEdit
+from nasact.surgery.reading.function_calls import FunctionCallReader, bind
+from nasact.surgery.reading.values import ANYTHING, UNKNOWN, FoundSite, Slot, Storage, Value, constant, tensor
+from nasact.surgery.reading.versions import CallEdit, FunctionVersion
 from nasact.surgery.torch_activations import FunctionalActivation
 from nasact.surgery.user_function import UserFunction
+from nasact.surgery.write_back import Copied, WriteBack
 
 _PASS_THROUGH = (nn.Identity, nn.Flatten, nn.Unflatten)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+_RETURN_THEMSELVES = frozenset({"to", "cpu", "cuda", "float", "double", "half", "bfloat16", "type", "eval", "train"})
+"""Methods of a module that return the module."""
 
 
 def join_path(path: str, name: str) -> str:
@@ -72,6 +77,8 @@ class ChildReader(FunctionCallReader):
             self.chained.add(id(method.owner))
             argument = values[0][1] if values else ANYTHING
             return self.chain(self.members_of(method.owner, None), argument, frame)
+        if method.owner is not frame.owner and method.name in _RETURN_THEMSELVES:
+            return constant(method.owner)
         return self.unread_call(frame, node, values)
 
     def call_child(self, frame: Frame, node: ast.Call, callee: Value) -> Value:
@@ -140,6 +147,9 @@ class ChildReader(FunctionCallReader):
                 note=applied.note,
                 exact=applied.exact,
             )
+            hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+            # a hook sees the input, also after it was overwritten
+            site.write_back = applied.in_place and any(vars(applied.original).get(name) for name in hooks)
             self.slots[key] = site
             self.sites.append(site)
         site = self.slots[key]
@@ -153,11 +163,18 @@ class ChildReader(FunctionCallReader):
             in_place = bool(getattr(module, "inplace", False))
             return Applied(torch_activations.out_of_place(module), function, repr(module), "", in_place, exact=exact)
         kind = type(module)
+        if isinstance(module, WriteBack | Copied):
+            inner = self.applied_by(module.function)
+            return None if inner is None else replace(inner, in_place=isinstance(module, WriteBack))
+        if kind.__module__.startswith("nasact.mixture."):  # of a derived network
+            self.parts.update(id(part) for part in module.modules() if part is not module)
+            return Applied(module, ORIGINAL, repr(module), "")
         if resolve.is_torch(kind) or isinstance(module, torch.jit.ScriptModule | FunctionalActivation | UserFunction):
             return None
         if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
             return None
-        if not _takes_one_tensor(module) or len(list(module.modules())) > 8:
+        # two activations in it are a choice of the module between them, or two layers
+        if not _takes_one_tensor(module) or len(list(module.modules())) > 2:
             return None
         found = self.recognised(("module", id(module)), module)
         if found.kind != "activation" or (found.function == ORIGINAL and not _names_activation(module)):
@@ -173,6 +190,11 @@ class ChildReader(FunctionCallReader):
             # in eval mode a dropout returns its argument
             return replace(argument.reshaped(), channels=argument.channels)
         returned = self.read(module, self.path_of(module, frame))
+        version = self.forward_of(module)
+        if version is not None and any(value.every_result() for value in values) and version not in self.active:
+            before, returned = version.returned, self.run(version, bind(version, [(None, value) for value in values]))
+            version.returned = before
+            values = ()
         fixed = resolve.is_torch(type(module))
         for value in values:
             consume(value, "other")
@@ -187,6 +209,10 @@ class ChildReader(FunctionCallReader):
         made = returned.storage
         storage = None if made is None or made.shared else Storage(made_by=made.made_by)
         return replace(returned, known=UNKNOWN, slot=None, storage=storage)
+
+    def forward_of(self, module: nn.Module) -> FunctionVersion | None:
+        """The forward of a module that was read."""
+        return next((each for each in self.versions.get(id(module), ()) if each.attribute == "forward"), None)
 
     def chain(self, members: Iterable[Value], argument: Value, frame: Frame | None) -> Value:
         """The value of the calls of modules one after another, each with the result of the one before."""
@@ -213,7 +239,7 @@ class ChildReader(FunctionCallReader):
 
     def members_of(self, module: nn.Sequential, slot: Slot | None) -> list[Value]:
         """The children of a Sequential with the slots that hold them."""
-        return [resolve.module_attribute(module, key, slot) for key in vars(module)["_modules"]]
+        return [resolve.module_attribute(module, key, slot) for key in resolve.children(module)]
 
     def read(self, module: nn.Module, path: str) -> Value:
         """Read the forward of a module once; return what is known of its value."""
@@ -223,7 +249,9 @@ class ChildReader(FunctionCallReader):
         return self.returned[id(module)]
 
     def _read(self, module: nn.Module, path: str) -> Value:
-        if isinstance(module, torch.jit.ScriptModule):
+        if type(module).__name__ == "OptimizedModule":
+            self.refuse(path, "it is compiled (torch.compile): compile the model after the surgery")
+        elif isinstance(module, torch.jit.ScriptModule):
             self.refuse(path, "it is compiled (TorchScript), so that nothing in it can be replaced")
         elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
             self.refuse(path, f"nn.{type(module).__name__} computes its gates inside one fused kernel")
@@ -259,9 +287,8 @@ class ChildReader(FunctionCallReader):
                 reason = f"its forward was put on the instance as a function, not as a method, and uses {applied!r}"
                 self.refuse(path, f"{reason}: bind it with types.MethodType")
             return ANYTHING
-        held, cls = (
-            (own.__func__, None) if own is not None else (type(module).forward, holder_of(type(module), "forward"))
-        )
+        cls = holder_of(type(module), "forward") if own is None else None
+        held = vars(cls)["forward"] if cls is not None else getattr(own, "__func__", own)
         version = self.own_method(module, path, "forward", held, cls)
         holder = holder_of(type(module), "__call__")
         if (

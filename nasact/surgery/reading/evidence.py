@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
+import dis
 import functools
 import inspect
+import re
 import types
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from nasact.surgery.reading.resolve import is_torch
 from nasact.surgery.torch_activations import (
@@ -32,6 +36,8 @@ def activation_in(target: Any, owner: type | None = None, visited: set[object] |
     named = activation_of_function(target)
     if named is not None:
         return named
+    if isinstance(target, torch.jit.ScriptFunction):
+        return next((word for word in re.findall(r"\w+", str(target.code)) if word in CALL_NAMES), None)
     if isinstance(target, nn.Module):
         return type(target).__name__ if is_activation(target) else None
     visited = set() if visited is None else visited
@@ -101,14 +107,54 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
-def stores_outside(function: types.FunctionType) -> bool:
-    """Whether a function assigns globals, attributes or items, so that running it could change something."""
-    import dis
+def is_pure(function: types.FunctionType, visited: set[object] | None = None) -> bool:
+    """Whether running a function surely changes nothing outside of it.
 
-    names = {"STORE_GLOBAL", "STORE_ATTR", "STORE_SUBSCR", "DELETE_GLOBAL", "DELETE_ATTR", "STORE_DEREF"}
+    It assigns no globals, attributes or items, and refers to constants, to torch and math, and to functions that are
+    pure too. A list that it might append to, a logger, or `print` are reasons not to run it.
+    """
+    visited = set() if visited is None else visited
+    if function.__code__ in visited:
+        return True
+    visited.add(function.__code__)
+    if _stores_outside(function):
+        return False
+    names = {name for each in _codes(function.__code__) for name in each.co_names}
+    held = [function.__globals__[name] for name in names if name in function.__globals__]
+    for cell in function.__closure__ or ():
+        try:
+            held.append(cell.cell_contents)
+        except ValueError:  # the cell is empty
+            return False
+    builtin = names & set(dir(builtins)) - set(function.__globals__)
+    return not builtin - _HARMLESS and all(_is_harmless(each, visited) for each in held)
+
+
+_HARMLESS = frozenset(
+    {"abs", "max", "min", "float", "int", "len", "pow", "round", "isinstance", "sum", "tuple", "range", "zip"}
+)
+
+
+def _is_harmless(held: Any, visited: set[object]) -> bool:
+    if isinstance(held, types.ModuleType):
+        return held.__name__.split(".")[0] in ("torch", "math", "numpy", "cmath")
+    if isinstance(held, types.FunctionType):
+        return is_torch(held) or is_pure(held, visited)
+    if isinstance(held, bool | int | float | complex | str | bytes | type(None) | Tensor):
+        return True
+    if isinstance(held, type):
+        return is_torch(held) or held in (float, int, bool)
+    return is_torch(held) or is_torch(type(held))
+
+
+def _stores_outside(function: types.FunctionType) -> bool:
+    """Whether a function assigns globals, attributes, items or names of an outer function."""
     cells = function.__code__.co_cellvars
     return any(
-        instruction.opname in names and not (instruction.opname == "STORE_DEREF" and instruction.argval in cells)
+        instruction.opname in _STORES and not (instruction.opname == "STORE_DEREF" and instruction.argval in cells)
         for each in _codes(function.__code__)
         for instruction in dis.get_instructions(each)
     )
+
+
+_STORES = frozenset({"STORE_GLOBAL", "STORE_ATTR", "STORE_SUBSCR", "DELETE_GLOBAL", "DELETE_ATTR", "STORE_DEREF"})

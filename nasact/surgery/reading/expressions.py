@@ -19,6 +19,7 @@ from nasact.surgery.reading.values import (
     FoundSite,
     Storage,
     Value,
+    applied_by_value,
     constant,
     join,
     overwrite,
@@ -175,6 +176,8 @@ class ExpressionReader:
         found = resolve.item(base, index)
         if found is not None:
             return found
+        if base.applies:
+            return Value(applies=base.applies)
         return ANYTHING if base.is_known else base.reshaped()
 
     def _slice(self, node: ast.Slice, frame: Frame) -> Value:
@@ -205,7 +208,8 @@ class ExpressionReader:
         values = [self.evaluate(each, frame) for each in (*node.keys, *node.values) if each is not None]
         for value in values:
             keep(value)
-        return Value(results=Value(items=tuple(values)).every_result())
+        applies = next((name for value in values if (name := applied_by_value(value))), "")
+        return Value(results=Value(items=tuple(values)).every_result(), applies=applies)
 
     def _namedexpr(self, node: ast.NamedExpr, frame: Frame) -> Value:
         value = self.evaluate(node.value, frame)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nasact import activations
 from nasact.surgery.elementwise import Recognition, recognise
 from nasact.surgery.reading.expressions import Frame
 from nasact.surgery.reading.resolve import is_torch
@@ -59,6 +60,7 @@ _OTHER = RECTIFIERS | {
     "sign",
     "minimum",
 }
+_PIECEWISE = frozenset({"relu", "relu6", "hardtanh", "leaky_relu", "hard_sigmoid"})
 _ZEROS = frozenset({torch.zeros, torch.zeros_like})
 _MAX_NODES = 120
 
@@ -208,12 +210,22 @@ def read_formula(node: ast.expr, frame: Frame, evaluate: Evaluate) -> Formula | 
     if in_place is None:
         return None
     expression = _expression(node, skeleton, argument)
-    recognition = recognise(expression.build(frame.version.source))
+    source = frame.version.source
+    recognition = recognise(expression.build(source))
+    if recognition.function in _PIECEWISE and not _equal(expression.build(source), recognition.function):
+        return None  # clamp(min=1e-6) is no relu
     named = recognition.kind == "activation" and recognition.function in CATALOGUE_NAMES
     strong = any(name in CALL_NAMES for name in skeleton.names)
     if not (named or (strong and recognition.kind == "activation" and recognition.function != "original")):
         return None
     return Formula(argument, recognition, expression, in_place)
+
+
+def _equal(function: Callable[[Tensor], Tensor], name: str) -> bool:
+    """Whether a formula equals a piecewise linear function of the catalogue, but for rounding in float64."""
+    x = torch.linspace(-10.0, 10.0, 81, dtype=torch.float64, device="cpu")
+    with torch.no_grad():
+        return bool(torch.allclose(function(x.clone()), activations.get(name).function(x), rtol=1e-12, atol=1e-12))
 
 
 def _single_argument(leaves: list[ast.expr]) -> ast.expr | None:

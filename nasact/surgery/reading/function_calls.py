@@ -17,7 +17,7 @@ from nasact.surgery.decorators import Hidden, decorators_of, undecorated
 from nasact.surgery.elementwise import Recognition, recognise
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, CallSiteReader, overwrites
-from nasact.surgery.reading.evidence import activation_in, activation_named, stores_outside
+from nasact.surgery.reading.evidence import activation_in, activation_named, is_pure
 from nasact.surgery.reading.expressions import Frame, consume, keep
 from nasact.surgery.reading.values import ANYTHING, Value, join, tensor
 from nasact.surgery.reading.versions import CallEdit, FunctionVersion
@@ -37,7 +37,7 @@ class FunctionCallReader(CallSiteReader):
         self.versions: dict[int, list[FunctionVersion]] = {}
         self.read_versions: list[FunctionVersion] = []
         self.own_methods: dict[tuple[int, Any], FunctionVersion | None] = {}
-        self._active: list[FunctionVersion] = []
+        self.active: list[FunctionVersion] = []
         self._recognised: dict[object, Recognition] = {}
 
     def own_method(self, owner: nn.Module, path: str, name: str, held: Any, cls: type | None) -> FunctionVersion | None:
@@ -102,15 +102,15 @@ class FunctionCallReader(CallSiteReader):
 
     def run(self, version: FunctionVersion, arguments: Mapping[str, Value]) -> Value:
         """Read the body of a function; return its value."""
-        if len(self._active) >= MAX_DEPTH or any(
-            each.function is version.function and each.owner is version.owner for each in self._active
+        if len(self.active) >= MAX_DEPTH or any(
+            each.function is version.function and each.owner is version.owner for each in self.active
         ):
             return ANYTHING
         names = dict(arguments)
         if version.as_method:
             names[version.owner_name] = Value(known=version.owner)
         frame = Frame(version, names)
-        self._active.append(version)
+        self.active.append(version)
         try:
             node = version.source.node
             if isinstance(node, ast.Lambda):
@@ -120,7 +120,7 @@ class FunctionCallReader(CallSiteReader):
                 self._refuse_defaults(version, arguments)
                 self.execute(node.body, frame)
         finally:
-            self._active.pop()
+            self.active.pop()
         version.returned = join(frame.returned)
         return version.returned
 
@@ -153,7 +153,7 @@ class FunctionCallReader(CallSiteReader):
             if (
                 version.first_call in (None, here)
                 or owner is not frame.owner
-                or version in self._active
+                or version in self.active
                 or not version.sites()
             ):
                 self._target(frame, node, version, drop_first=False)
@@ -208,7 +208,7 @@ class FunctionCallReader(CallSiteReader):
             )
         if version is None:
             return self.unread_call(frame, node, values)
-        bound = _bind(version, values[1:] if drop_first else values)
+        bound = bind(version, values[1:] if drop_first else values)
         result = self.run(version, bound)
         if version.sites():
             if frame.shadowed:
@@ -229,10 +229,16 @@ class FunctionCallReader(CallSiteReader):
             edit.drop_first = drop_first
 
     def _result(self, frame: Frame, values: list[tuple[str | None, Value]], version: FunctionVersion) -> Value:
-        for _, value in values:
-            consume(value, "other")
-            keep(value)
         returned = version.returned or ANYTHING
+        if any(value.every_result() for _, value in values) and version not in self.active:
+            # again, to follow the results that it receives
+            before, returned = version.returned, self.run(version, bind(version, values))
+            version.returned = before
+        else:
+            for _, value in values:
+                consume(value, "other")
+        for _, value in values:
+            keep(value)
         return (
             tensor(results=returned.every_result(), channels=returned.channels, parameter=returned.parameter)
             if returned.items is None
@@ -261,7 +267,7 @@ class FunctionCallReader(CallSiteReader):
             return None
         if values[0][1].is_known or values[0][1].size or not _takes_one(inner, skip=1 if is_method else 0):
             return None
-        if stores_outside(inner) or (is_method and _uses_first(inner)):
+        if not is_pure(inner) or (is_method and _uses_first(inner)):
             return None
         callee = functools.partial(function, None) if is_method else function
         found = self.recognised(inner, callee)
@@ -301,6 +307,8 @@ class FunctionCallReader(CallSiteReader):
     def check_handed_on(self, frame: Frame, node: ast.Call, value: Value) -> None:
         """Record an activation that a call receives as an argument; read a method that it receives."""
         held = value.known
+        for each in value.items or ():
+            self.check_handed_on(frame, node, each)
         if isinstance(held, resolve.Method):
             if (
                 not resolve.is_torch(held.held)
@@ -355,7 +363,7 @@ def _defaults(function: types.FunctionType) -> dict[str, Any]:
     return named | dict(function.__kwdefaults__ or {})
 
 
-def _bind(version: FunctionVersion, values: list[tuple[str | None, Value]]) -> dict[str, Value]:
+def bind(version: FunctionVersion, values: list[tuple[str | None, Value]]) -> dict[str, Value]:
     """The values of a function's parameters in a call."""
     node = version.source.node.args
     names = [each.arg for each in (*node.posonlyargs, *node.args)][1 if version.as_method else 0 :]

@@ -10,6 +10,7 @@ import types
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from nasact.reserved_names import ORIGINAL
@@ -22,7 +23,7 @@ from nasact.surgery.reading.expressions import Frame
 from nasact.surgery.reading.function_calls import is_function_apply, is_tensor_function
 from nasact.surgery.reading.torch_calls import torch_result
 from nasact.surgery.reading.truth import is_instance
-from nasact.surgery.reading.values import ANYTHING, UNKNOWN, Slot, Value, constant, tensor
+from nasact.surgery.reading.values import ANYTHING, UNKNOWN, Slot, Value, applied_by_value, constant, tensor
 from nasact.surgery.user_function import UserFunction
 
 _PASS_THROUGH = (nn.Identity, nn.Flatten, nn.Unflatten)
@@ -54,6 +55,9 @@ class ModelReader(ChildReader):
                 if holds_activations(table.known):
                     reason = f"{ast.unparse(node.func)} is looked up in a table in each pass: look it up in __init__"
                     self.refuse_call(frame, node, reason)
+        if not callee.is_known and callee.applies:
+            reason = f"{ast.unparse(node.func)[:60]} chooses {callee.applies!r} among several in each pass"
+            self.refuse_call(frame, node, f"{reason}: call each of them in a branch of its own")
         held: Any = callee.known
         bound: dict[str, Any] = {}
         while isinstance(held, functools.partial) and not held.args:
@@ -72,6 +76,8 @@ class ModelReader(ChildReader):
             return self.call_method(frame, node, held)
         if isinstance(held, types.FunctionType) and not resolve.is_torch(held):
             return self.call_helper(frame, node, held)
+        if is_function_apply(held) or isinstance(held, torch.jit.ScriptFunction):
+            return self._other_call(frame, node, held)
         if held is not UNKNOWN and (is_tensor_function(held) or isinstance(held, types.BuiltinFunctionType)):
             values = self.argument_values(frame, node)
             for _, value in values:
@@ -83,13 +89,21 @@ class ModelReader(ChildReader):
     def _other_call(self, frame: Frame, node: ast.Call, held: Any) -> Value:
         values = self.argument_values(frame, node)
         self._refuse_by_name(frame, node, held, values)
+        if isinstance(held, type) and issubclass(held, nn.Module):
+            made_of = [applied_by_value(value) for _, value in values]
+            applied_name = activation_in(getattr(held, "forward", None), held) or next(filter(None, made_of), None)
+            if applied_name:
+                reason = f"{ast.unparse(node.func)}, which applies {applied_name!r}, is made in a forward"
+                self.refuse_call(frame, node, f"{reason}: make it in __init__")
         if isinstance(held, type) or held is UNKNOWN or not callable(held):
             return self.unread_call(frame, node, values)
         if len(node.args) == 1 and not node.keywords and not values[0][1].is_known:
             found = self.recognised(_key(held), held)
             text = ast.unparse(node.func)
-            note = "it has a gradient of its own" if found.kind == "own gradient" and is_function_apply(held) else ""
-            if found.kind == "activation" or note:
+            has_own = found.kind == "own gradient" and is_function_apply(held) and activation_in(held.__self__.forward)
+            note = "it has a gradient of its own" if has_own else ""
+            is_unnamed = found.kind == "activation" and found.function == ORIGINAL and not activation_in(held)
+            if (found.kind == "activation" and not is_unnamed) or note:
                 function = found.function or ORIGINAL
                 base = function if function != ORIGINAL else _last_name(node.func)
                 applied = Applied(UserFunction(held, text), function, text, base, exact=False, note=note)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nasact.surgery.reading.values import ANYTHING, UNKNOWN, Slot, Value, constant
+from nasact.surgery.reading.values import ANYTHING, UNKNOWN, Slot, Value, constant, join
 
 _MISSING = object()
 
@@ -49,6 +49,12 @@ class Property:
     name: str
     function: types.FunctionType
     kind: str = "property"
+
+
+def children(module: nn.Module) -> dict[str, nn.Module | None]:
+    """The children of a module by the names that it has for them; none of a TorchScript module."""
+    held = vars(module).get("_modules", {})
+    return dict(held) if isinstance(held, dict) else {}
 
 
 def is_torch(target: Any) -> bool:
@@ -90,6 +96,8 @@ def attribute(base: Value, name: str) -> Value:
     if isinstance(own, dict) and name in own:
         return constant(own[name], setting=True)
     static = inspect.getattr_static(type(held), name, _MISSING)
+    if isinstance(static, staticmethod):
+        return constant(static.__func__)
     if isinstance(static, types.FunctionType):
         return constant(types.MethodType(static, held))
     return constant(static, setting=True) if static is not _MISSING and _is_plain_data(static) else ANYTHING
@@ -105,9 +113,9 @@ def module_attribute(module: nn.Module, name: str, slot: Slot | None = None) -> 
     for group in ("_parameters", "_buffers"):
         if name in own.get(group, {}):
             return constant(None) if own[group][name] is None else Value(parameter=True, is_weight=True)
-    children = own.get("_modules", {})
-    if name in children:
-        child = children[name]
+    held = children(module)
+    if name in held:
+        child = held[name]
         if child is None:
             return constant(None)
         prefix = f"{slot.name}." if slot is not None else ""
@@ -120,7 +128,7 @@ def module_attribute(module: nn.Module, name: str, slot: Slot | None = None) -> 
 
 def _held_by(module: nn.Module, value: Any, name: str) -> Value:
     if isinstance(value, Tensor):
-        return Value(parameter=True)
+        return ANYTHING  # a pass may have stored it
     if isinstance(value, types.MethodType) and value.__self__ is module:
         return Value(known=Method(module, name, value.__func__, None))
     return constant(value, setting=True)
@@ -128,7 +136,11 @@ def _held_by(module: nn.Module, value: Any, name: str) -> Value:
 
 def _of_class(module: nn.Module, name: str, static: Any, cls: type, *, above: bool = False) -> Value:
     if isinstance(static, staticmethod):
+        if not isinstance(static.__func__, types.FunctionType) or is_torch(static.__func__):
+            return constant(static.__func__)
         return Value(known=Method(module, name, static.__func__, cls, static=True, above=above))
+    if isinstance(static, nn.Module):
+        return constant(static)
     if isinstance(static, property):
         function = static.fget
         return Value(known=Property(module, name, function)) if isinstance(function, types.FunctionType) else ANYTHING
@@ -190,13 +202,17 @@ def item(base: Value, index: Value) -> Value | None:
         return None
     if base.items is not None and isinstance(key, int) and not isinstance(key, bool):
         return base.items[key] if -len(base.items) <= key < len(base.items) else None
+    if isinstance(held, nn.ParameterList | nn.ParameterDict):
+        return Value(parameter=True, is_weight=True)
+    if base.items is not None and key is UNKNOWN:
+        return replace(join(base.items), slot=None) if base.items else None
     if held is UNKNOWN or key is UNKNOWN:
         return None
     if isinstance(held, nn.Sequential | nn.ModuleList) and isinstance(key, int) and not isinstance(key, bool):
-        names = list(vars(held)["_modules"])
+        names = list(children(held))
         return module_attribute(held, names[key], base.slot) if -len(names) <= key < len(names) else None
     if isinstance(held, nn.Sequential | nn.ModuleList) and isinstance(key, slice):
-        names = list(vars(held)["_modules"])
+        names = list(children(held))
         members = [module_attribute(held, each, base.slot) for each in names]
         if index.setting:
             chosen = set(names[key])
@@ -224,7 +240,7 @@ def members(base: Value) -> tuple[Value, ...] | None:
         nn.Sequential.__iter__,
         nn.ModuleList.__iter__,
     ):
-        return tuple(module_attribute(held, each, base.slot) for each in vars(held)["_modules"])
+        return tuple(module_attribute(held, each, base.slot) for each in children(held))
     if isinstance(held, list | tuple) and held and all(_is_layer(each) for each in held):
         return tuple(constant(each) for each in held)
     return None

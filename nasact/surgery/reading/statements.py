@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from torch import nn
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.expressions import ExpressionReader, Frame, child_expressions, consume, keep
 from nasact.surgery.reading.truth import truth
-from nasact.surgery.reading.values import ANYTHING, Value, constant, tensor, without_object
+from nasact.surgery.reading.values import ANYTHING, UNKNOWN, Value, constant, tensor, without_object
 
 MAX_TURNS = 1000
 """Loops over more modules are read as one turn."""
@@ -173,6 +174,18 @@ class StatementReader(ExpressionReader):
     def _do_classdef(self, node: ast.ClassDef, frame: Frame) -> None:
         self.execute(node.body, frame.inside(nested=True))
 
+    def _do_importfrom(self, node: ast.ImportFrom, frame: Frame) -> None:
+        module = sys.modules.get(node.module or "") if node.level == 0 else None
+        for alias in node.names:
+            found = vars(module).get(alias.name, UNKNOWN) if module is not None else UNKNOWN
+            frame.names[alias.asname or alias.name] = ANYTHING if found is UNKNOWN else constant(found)
+
+    def _do_import(self, node: ast.Import, frame: Frame) -> None:
+        for alias in node.names:
+            name = alias.name if alias.asname else alias.name.split(".")[0]
+            module = sys.modules.get(name)
+            frame.names[alias.asname or name] = ANYTHING if module is None else constant(module)
+
     def _do_delete(self, node: ast.Delete, frame: Frame) -> None:
         for target in node.targets:
             if isinstance(target, ast.Name):
@@ -275,7 +288,7 @@ def _members_of_method(base: Value, name: str) -> tuple[Value, ...] | None:
     held = base.known
     if not isinstance(held, nn.Module):
         return None
-    names = [key for key, child in vars(held)["_modules"].items() if child is not None]
+    names = [key for key, child in resolve.children(held).items() if child is not None]
     values = tuple(resolve.module_attribute(held, key, base.slot) for key in names)
     if name == "children" or (name == "values" and isinstance(held, nn.ModuleDict)):
         return values

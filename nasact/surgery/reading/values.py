@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import fx, nn
 
 from nasact.surgery.channels import Channels
+from nasact.surgery.torch_activations import activation_of_function, is_activation
 
 
 class _Unknown:
@@ -95,7 +96,8 @@ class Value:
     is, reshaped or scaled at most. `channels`: of a tensor. `storage`: of a tensor that was made here. `parameter`: it
     depends on parameters, buffers and constants only; `is_weight`: it is one of the parameters or buffers. `size`: it
     is made of the sizes of tensors.
-    `in_use`: False for a member of a loop that a setting of the model excludes at present.
+    `applies`: an activation that it may be, of several objects. `in_use`: False for a member of a loop that a setting
+    of the model excludes at present.
     """
 
     known: Any = UNKNOWN
@@ -109,6 +111,7 @@ class Value:
     is_weight: bool = False
     size: bool = False
     in_use: bool = True
+    applies: str = ""
 
     @property
     def is_known(self) -> bool:
@@ -168,6 +171,7 @@ def join(values: Iterable[Value]) -> Value:
         if storage is not None and len(storages) > 1:
             storage.shared = True
     known = first.known if all(value.known is first.known for value in every) else UNKNOWN
+    applies = next((name for value in every if (name := applied_by_value(value))), "") if known is UNKNOWN else ""
     lengths = {len(value.items) if value.items is not None else -1 for value in every}
     items = None
     if len(lengths) == 1 and first.items is not None:
@@ -183,7 +187,16 @@ def join(values: Iterable[Value]) -> Value:
         parameter=all(value.parameter for value in every),
         is_weight=all(value.is_weight for value in every),
         size=all(value.size for value in every),
+        applies=applies,
     )
+
+
+def applied_by_value(value: Value) -> str:
+    """The activation that a value is or may be, if it is called; "" for none."""
+    held = value.known
+    if isinstance(held, nn.Module):
+        return type(held).__name__ if is_activation(held) else ""
+    return value.applies or activation_of_function(held) or ""
 
 
 def without_object(value: Value) -> Value:

@@ -135,7 +135,7 @@ class WholeModelReader(ModelReader):
                         exact=applied.exact,
                     )
                 )  # fmt: skip
-        for name, child in list(vars(module)["_modules"].items()):
+        for name, child in list(resolve.children(module).items()):
             if child is not None:
                 self._add_child(module, path, name, child, taken=True)
 
@@ -191,7 +191,7 @@ class WholeModelReader(ModelReader):
             site.parameter = site.parameter or self._is_below_parametrization(site)
 
     def _sweep_children(self, module: nn.Module, path: str) -> None:
-        for name, child in list(vars(module)["_modules"].items()):
+        for name, child in list(resolve.children(module).items()):
             if child is None or id(child) in self.parts or (id(module), name) in self.slots:
                 continue
             if self.applied_by(child) is not None:

@@ -37,7 +37,7 @@ class RunCache:
         self._runs: dict[str, SeedRun] = {}
         self._splits: dict[Purpose, tuple[Split, Split]] = {}
         report = find_sites(build_study_model(spec, data), partial=True)
-        self._original_functions = {site.name: site.function for site in report.sites}
+        self._original_functions = {site.name: site.function for site in (*report.sites, *report.gates)}
         budget = spec.model_dump(mode="json", include={"seed", "task", "search", "retrain"})
         budget["search"] = {name: budget["search"][name] for name in ("optimiser", "batch_size")}
         self._base = json.dumps(

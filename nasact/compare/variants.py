@@ -56,7 +56,12 @@ def single_genotypes(spec: TrialSpec, data: Data) -> dict[str, Genotype]:
 
 def site_options(spec: TrialSpec, data: Data) -> dict[str, Any]:
     """The study's choice of sites, as keyword arguments of `find_sites` and of the constructors of genotypes."""
-    return {"include": spec.sites.include, "exclude": spec.sites.exclude, "partial": spec.sites.partial}
+    return {
+        "include": spec.sites.include,
+        "exclude": spec.sites.exclude,
+        "partial": spec.sites.partial,
+        "example_input": data.train.x[:2].cpu(),
+    }
 
 
 def network_identity(genotype: Genotype, original_functions: Mapping[str, str]) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from nasact.bilevel import Batch
+from nasact.compare import site_options
 from nasact.outer.data import load_study_data
 from nasact.outer.monitor_checks import require_monitors_on
 from nasact.outer.step_costs import (
@@ -21,7 +26,7 @@ from nasact.outer.step_costs import (
 from nasact.reserved_names import ORIGINAL
 from nasact.study import Study, TrialSpec
 from nasact.study_model import build_study_model
-from nasact.supernet import Site, Supernet, find_sites, site_shapes
+from nasact.supernet import Site, Supernet, find_sites
 from nasact.supernet_setup import bank_redundancy, begin_supernet
 from nasact.tasks import Data, Split
 
@@ -40,14 +45,20 @@ class StudyCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """The answer of `nasact check`. `train_loss` and `val_loss` are those of the first search step."""
+    """The answer of `nasact check`. `train_loss` and `val_loss` are those of the first search step.
+
+    `gates`: the activations that are left alone, each with its role and the reason. `unreachable`: the parts with
+    activations that cannot be replaced. `audit_examples`: how many examples of the data the model ran on to find them.
+    """
 
     study: str
     model: str
     data: str
     candidates: tuple[str, ...]
     sites: tuple[dict[str, Any], ...]
+    gates: tuple[dict[str, str], ...]
     unreachable: tuple[dict[str, str], ...]
+    audit_examples: int
     weights: int
     alphas: int
     train_loss: float
@@ -70,11 +81,14 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
     data = load_study_data(spec, data_dir=data_dir, download=download)
     supernet = begin_supernet(spec, data)
     model = build_study_model(spec, data)
-    report = find_sites(model, include=spec.sites.include, exclude=spec.sites.exclude)
-    shapes = site_shapes(model, data.train.x[:2])
+    chosen = site_options(spec, data)
+    report = find_sites(model, **{**chosen, "partial": True})
     train, val = _batch(data.train, spec.search.batch_size), _batch(data.val, spec.search.batch_size)
     require_monitors_on(supernet, spec, data)
-    saved = saved_bytes(supernet, train)
+    with _recorded_inputs(supernet) as shapes:
+        with torch.no_grad():
+            supernet.eval()(data.train.x[:2])
+        saved = saved_bytes(supernet, train)
     search_step, first = time_search_step(spec, supernet, train, val, len(data.train))
     trials, networks = _trials(study), _compared_networks(spec)
     return Preview(
@@ -83,7 +97,9 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
         data=f"{data.name}: {len(data.train):,} training, {len(data.val):,} validation, inputs {data.input_shape}",
         candidates=spec.search_space,
         sites=tuple(_site(supernet, site.name, site, shapes) for site in supernet.sites),
+        gates=tuple(_gate(gate) for gate in report.gates),
         unreachable=tuple({"name": each.name, "reason": each.reason} for each in report.unreachable),
+        audit_examples=len(chosen["example_input"]),
         weights=sum(p.numel() for p in supernet.weight_parameters()),
         alphas=sum(p.numel() for p in supernet.arch_parameters()),
         train_loss=first.train_loss,
@@ -120,19 +136,44 @@ def _trials(study: Study) -> int:
     return study.spec.outer.trials if study.parameters else 1
 
 
-def _site(supernet: Supernet, name: str, site: Site, shapes: dict[str, list[tuple[int, ...]]]) -> dict[str, Any]:
+@contextmanager
+def _recorded_inputs(supernet: Supernet) -> Iterator[dict[str, set[tuple[int, ...]]]]:
+    """The shapes of the inputs that each site receives while the context is open."""
+    shapes: dict[str, set[tuple[int, ...]]] = {name: set() for name in supernet.mixtures()}
+
+    def record(name: str, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        shapes[name].add(tuple(arguments[0].shape))
+
+    handles = [each.register_forward_pre_hook(partial(record, name)) for name, each in supernet.mixtures().items()]
+    try:
+        yield shapes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _site(supernet: Supernet, name: str, site: Site, shapes: Mapping[str, set[tuple[int, ...]]]) -> dict[str, Any]:
     mixture = supernet.mixtures()[name]
     choice = mixture.bank.choose(mixture.alpha.device, next(supernet.parameters()).dtype)
     inputs = sorted({"(N, " + ", ".join(map(str, shape[1:])) + ")" for shape in shapes[name]})
     return {
         "name": name,
-        "function": site.function if site.function != ORIGINAL else site.detail,
+        "function": _function(site),
         "kind": site.kind,
         "input": " or ".join(inputs) or "not reached by the data",
         "alphas": mixture.alpha.numel(),
         "kernel": choice.kernel,
         "kernel_why": choice.why,
     }
+
+
+def _gate(gate: Site) -> dict[str, str]:
+    function = _function(gate)
+    return {"name": gate.name, "function": function, "role": gate.role, "reason": gate.reason, "place": gate.place}
+
+
+def _function(site: Site) -> str:
+    return site.function if site.function != ORIGINAL else site.detail
 
 
 def _batch(split: Split, size: int) -> Batch:

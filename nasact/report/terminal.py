@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from nasact.report.comparison_table import comparison_table
+from nasact.report.coverage import coverage_facts
 from nasact.report.genotype_table import genotype_table
 from nasact.report.legend import comparison_legend
 from nasact.report.number_text import duration_text, percent_text, points_text
@@ -77,19 +78,16 @@ def print_preview(preview: Mapping[str, Any], command: str, console: Console | N
             (site["name"], site["function"], site["kind"], site["input"], str(site["alphas"]), site["kernel"])
             for site in preview["sites"]
         ),
-        notes=(
-            *(f"not reached: {site['name']}: {site['reason']}" for site in preview["unreachable"]),
-            *_kernel_notes(preview["sites"]),
-        ),
+        notes=tuple(_kernel_notes(preview["sites"])),
     )
     console.print(sites)
     console.print()
+    _print_facts(console, "Activations that are left alone, or out of reach", coverage_facts(preview))
     console.print(redundancy_table(preview["redundancy"]))
     for name, fact in redundancy_facts(preview["redundancy"]).items():
         _print_fact(console, name, fact)
     console.print()
-    console.print(Text("One batch, and what follows from it", style="bold"))
-    facts = {
+    costs = {
         "candidates": ", ".join(preview["candidates"]),
         "data": preview["data"],
         "parameters": f"{preview['weights']:,} weights, {count_text(preview['alphas'], 'alpha')}",
@@ -99,11 +97,17 @@ def print_preview(preview: Mapping[str, Any], command: str, console: Console | N
         "one trial": f"about {duration_text(preview['trial_seconds'])}",
         "whole study": f"at most about {duration_text(preview['study_seconds'])} with one worker ({preview['plan']})",
     }
-    for name, fact in facts.items():
-        _print_fact(console, name, fact)
-    console.print()
+    _print_facts(console, "One batch, and what follows from it", costs.items())
     console.print(Text("The study is valid. Next:", style="green"))
     console.print(Text(f"  {command}"), soft_wrap=True)
+
+
+def _print_facts(console: Console, title: str, facts: Iterable[tuple[str, str]]) -> None:
+    """Print named facts below a title, and an empty line after them."""
+    console.print(Text(title, style="bold"))
+    for name, fact in facts:
+        _print_fact(console, name, fact)
+    console.print()
 
 
 def _print_fact(console: Console, name: str, fact: str) -> None:

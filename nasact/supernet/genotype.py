@@ -15,6 +15,7 @@ from nasact.errors import GenotypeError, MixtureError, UnknownName, did_you_mean
 from nasact.mixture import LEVELS, NORMALISERS, Activation, Bank, FrozenMixture, Kernel, Layout, Mixture
 from nasact.reserved_names import ORIGINAL
 from nasact.supernet.preparation import as_candidate, function_names, install_with_originals, plan_all, reference_tensor
+from nasact.surgery.audited_plan import Example
 from nasact.surgery.sites import plan_surgery
 
 SCHEMA = 1
@@ -93,10 +94,14 @@ class Genotype:
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         partial: bool = False,
+        example_input: Example | None = None,
     ) -> Genotype:
-        """The genotype with one function at every chosen site of `model`; "original": the model's own functions."""
+        """The genotype with one function at every chosen site of `model`; "original": the model's own functions.
+
+        The sites are those of `relax` with the same `include`, `exclude`, `partial` and `example_input`.
+        """
         name = function if function == ORIGINAL else activations.get(function).name
-        plan = plan_surgery(model, include=include, exclude=exclude, partial=partial)
+        plan = plan_surgery(model, include=include, exclude=exclude, partial=partial, example_input=example_input)
         gene = SiteGene.make((name,), torch.ones(1), {}, Layout())
         sites = {
             site: replace(gene, channel_dim=s.channels.dim if s.channels else 1) for site, (s, _) in plan.sites.items()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nasact import activations
 from nasact.errors import SurgeryError
+from nasact.surgery.audited_plan import Example
 from nasact.surgery.copying import check_model, copy_model
 from nasact.surgery.install import install, without_hooks
 from nasact.surgery.plan import SurgeryPlan
@@ -44,16 +45,21 @@ def plan_copy(
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     partial: bool = False,
+    example_input: Example | None = None,
 ) -> SurgeryPlan:
     """The sites of a copy of `model` or, with `inplace`, of `model` itself.
 
+    `example_input`: one input of the model, which shows what reading the model's code does not. It is not used with
+    `inplace`, because a copy would have to run.
     Raises SurgeryError if the model cannot be copied or has no site, and for a site in a part that the copy shares with
     the model (by a `__deepcopy__` of the user's): it would be replaced in the model too.
     """
     if inplace:
         check_model(model)
         return plan_surgery(model, include=include, exclude=exclude, partial=partial)
-    plan = plan_surgery(copy_model(model), include=include, exclude=exclude, partial=partial)
+    plan = plan_surgery(
+        copy_model(model), include=include, exclude=exclude, partial=partial, example_input=example_input
+    )
     own = {id(module) for module in model.modules()}
     shared = [name for name, (_, location) in plan.sites.items() if id(location.parent) in own]
     if shared:

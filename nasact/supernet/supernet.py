@@ -20,6 +20,7 @@ from nasact.supernet.preparation import (
     plan_copy,
     reference_tensor,
 )
+from nasact.surgery.audited_plan import Example
 from nasact.surgery.copying import copy_model
 from nasact.surgery.install import copy_hooks, install
 from nasact.surgery.plan import SurgeryPlan
@@ -135,7 +136,11 @@ class Supernet(nn.Module):
     def _owner(self, name: str) -> nn.Module | None:
         """The module of the model that applies a site: not the wrapper of an activation that works in place."""
         parent, path = self._parent(name), self._paths[name].rpartition(".")[0]
-        return self.model.get_submodule(path.rpartition(".")[0]) if isinstance(parent, WriteBack | Copied) and path else parent
+        return (
+            self.model.get_submodule(path.rpartition(".")[0])
+            if isinstance(parent, WriteBack | Copied) and path
+            else parent
+        )
 
     def _replace(self, name: str, module: nn.Module) -> nn.Module:
         """Put `module` at a site, and return it."""
@@ -168,7 +173,7 @@ class _InputShapeRecorder(nn.Module):
 
 
 def site_shapes(
-    model: nn.Module, example: Tensor | tuple[Any, ...], names: Sequence[str] | None = None
+    model: nn.Module, example: Example, names: Sequence[str] | None = None
 ) -> dict[str, list[tuple[int, ...]]]:
     """The shapes of each site's inputs when the model runs on `example`.
 
@@ -180,7 +185,10 @@ def site_shapes(
     recorders = {name: _InputShapeRecorder(plan.sites[name][1].original) for name in chosen}
     recording = install(plan, recorders).eval()
     with torch.no_grad():
-        recording(*(example if isinstance(example, tuple) else (example,)))
+        if isinstance(example, Mapping):
+            recording(**example)
+        else:
+            recording(*(example if isinstance(example, tuple) else (example,)))
     return {name: recorder.shapes for name, recorder in recorders.items()}
 
 
@@ -195,7 +203,7 @@ def relax(
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     partial: bool = False,
-    example_input: Tensor | tuple[Any, ...] | None = None,
+    example_input: Example | None = None,
     kernel: str | Kernel = "auto",
     inplace: bool = False,
 ) -> Supernet:
@@ -207,9 +215,11 @@ def relax(
     function is added to the bank and the supernet starts as the model: exactly with affine, free, abs, ratio and convex
     weights and the reference kernel, within the table's tolerance with the automatic kernel, and up to the normaliser's
     `vertex_slack` with other weights.
-    `include`, `exclude`: shell patterns for site names. `partial`: accept that some activations cannot be replaced.
-    `example_input`: one input of the model. Needed at neuron level, and at channel level for a site whose channels the
-    layers before it do not determine.
+    `include`, `exclude`: shell patterns for site names; `include` with the full name of a gate makes it a site.
+    `partial`: accept that some activations cannot be replaced.
+    `example_input`: one input of the model; a tuple holds positional arguments, a mapping keyword arguments. Needed at
+    neuron level, and at channel level for a site whose channels the layers before it do not determine. A copy of the
+    model runs on it, which shows sites that are not reached, and activations that no code names (not with `inplace`).
     `kernel`: what computes the mixtures: a name, or a record such as `Table(knots=2049)`.
     `inplace`: change `model` itself; otherwise it is copied.
 
@@ -224,7 +234,9 @@ def relax(
         )
     if isinstance(model, nn.Module) and any(isinstance(module, Mixture) for module in model.modules()):
         raise SurgeryError("the model is a supernet already: pass the model that it was made of")
-    plan = plan_copy(model, inplace=inplace, include=include, exclude=exclude, partial=partial)
+    plan = plan_copy(
+        model, inplace=inplace, include=include, exclude=exclude, partial=partial, example_input=example_input
+    )
     layouts = _layouts(plan, level, example_input)
     mixtures: dict[str, Mixture] = {}
     for name, (site, location) in plan.sites.items():
@@ -260,7 +272,7 @@ def relax(
     return supernet
 
 
-def _layouts(plan: SurgeryPlan, level: str, example: Tensor | tuple[Any, ...] | None) -> dict[str, Layout]:
+def _layouts(plan: SurgeryPlan, level: str, example: Example | None) -> dict[str, Layout]:
     """The layout of each site's weights at `level`."""
     Layout(level=level, shape=(1,))  # raises for an unknown level before the model runs
     unknown = [name for name, (site, _) in plan.sites.items() if level == "neuron" or not site.channels]

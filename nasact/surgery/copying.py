@@ -31,7 +31,9 @@ def check_model(model: object) -> None:
     """
     if not isinstance(model, nn.Module):
         if isinstance(model, type):
-            raise SurgeryError(f"expected a model (an nn.Module), but got the class {model.__name__}: pass an instance of it")
+            raise SurgeryError(
+                f"expected a model (an nn.Module), but got the class {model.__name__}: pass an instance of it"
+            )
         raise SurgeryError(f"expected a torch.nn.Module, but got {type(model).__name__}")
     for path, module in model.named_modules():
         where, kind = repr(path) if path else "the model", type(module)

@@ -68,6 +68,8 @@ class ModelReader(ChildReader):
         special = self._special_call(frame, node, held)
         if special is not None:
             return special
+        if isinstance(held, types.MethodType) and isinstance(held.__self__, nn.Module) and held.__name__ == "forward":
+            return self.call_child(frame, node, Value(known=held.__self__))
         if isinstance(held, nn.Module):
             return self.call_child(frame, node, callee)
         if isinstance(held, resolve.Method):

@@ -39,7 +39,9 @@ def activation(name: str) -> Recognition:
 
 
 @pytest.mark.parametrize(
-    "function", [F.gelu, nn.Dropout(0.5), LayerDrop(), RANDOM["noise of numpy"], F.dropout], ids=str
+    "function",
+    [F.gelu, nn.Dropout(0.5), LayerDrop(), RANDOM["noise of numpy"], F.dropout],
+    ids=["gelu", "dropout", "layer drop", "numpy", "functional dropout"],
 )
 def test_random_generators_are_restored(function: Function) -> None:
     mtrand.standard_normal()  # numpy keeps the second one of two normal numbers

@@ -61,13 +61,16 @@ def begin_supernet(spec: TrialSpec, data: Data, warn: Callable[[str], None] | No
         )
 
 
-def bank_redundancy(spec: TrialSpec, data: Data) -> dict[str, Any]:
-    """The redundancy of the study's full search space at each site before the first step, and what could be dropped."""
-    undropped = spec.model_copy(update={"redundancy": spec.redundancy.model_copy(update={"drop": "none"})})
+def bank_redundancy(spec: TrialSpec, data: Data, supernet: Supernet) -> dict[str, Any]:
+    """The redundancy of the study's full search space at each site before the first step, and what could be dropped.
+
+    `supernet`: that of `begin_supernet`, before its first step.
+    """
     x, options = evenly_spaced_examples(data.train.x, INSPECTED_EXAMPLES), spec.redundancy
-    banks = inspect_banks(
-        begin_supernet(undropped, data), x, tolerance=options.tolerance, input_scale=options.input_scale
-    )
+    if options.drop != "none":
+        undropped = spec.model_copy(update={"redundancy": options.model_copy(update={"drop": "none"})})
+        supernet = begin_supernet(undropped, data)
+    banks = inspect_banks(supernet, x, tolerance=options.tolerance, input_scale=options.input_scale)
     found = redundancy_report(
         spec.search_space,
         banks,

@@ -81,6 +81,7 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
     data = load_study_data(spec, data_dir=data_dir, download=download)
     supernet = begin_supernet(spec, data)
     model = build_study_model(spec, data)
+    redundancy = bank_redundancy(spec, data, supernet)
     chosen = site_options(spec, data)
     report = find_sites(model, **{**chosen, "partial": True})
     train, val = _batch(data.train, spec.search.batch_size), _batch(data.val, spec.search.batch_size)
@@ -106,7 +107,7 @@ def preview(study: Study, *, data_dir: Path | None = None, download: bool = Fals
         val_loss=first.val_loss,
         cost=_study_cost(study, supernet, model, data, saved, search_step),
         plan=f"{trials} trial{'' if trials == 1 else 's'}, then {networks} networks for the comparison",
-        redundancy=bank_redundancy(spec, data),
+        redundancy=redundancy,
     )
 
 

@@ -166,9 +166,10 @@ def test_check_prints_sites_and_costs_and_writes_nothing(finished, here, tmp_pat
     assert (text.code, document.code) == (0, 0)
     assert text.err == document.err == ""
     assert max(map(len, text.out.splitlines())) <= 80
-    for part in ("1 activation site in mlp", "act1", "relu, tanh, sin", "MiB", "nasact search tiny.yaml"):
+    for part in ("1 activation site in mlp", "act1", "left alone", "relu, tanh, sin", "MiB", "nasact search tiny.yaml"):
         assert part in text.out
     assert [site["name"] for site in document.document["sites"]] == ["act1"]
+    assert document.document["gates"] == document.document["unreachable"] == []
     assert document.document["candidates"] == ["relu", "tanh", "sin"]
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 

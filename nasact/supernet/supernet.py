@@ -22,7 +22,7 @@ from nasact.supernet.preparation import (
 )
 from nasact.surgery.audited_plan import Example
 from nasact.surgery.copying import copy_model
-from nasact.surgery.install import copy_hooks, install
+from nasact.surgery.install import copy_hooks, install, without_hooks
 from nasact.surgery.plan import SurgeryPlan
 from nasact.surgery.site_records import Site
 from nasact.surgery.write_back import Copied, WriteBack
@@ -113,6 +113,8 @@ class Supernet(nn.Module):
                 original.to(reference)  # it was no candidate, and did not move with the supernet
             if name in genotype.sites:
                 module = genotype.site_module(name, own[name].function, original, reference, kernel)
+            if isinstance(copied._parent(name), WriteBack | Copied):
+                module = without_hooks(module)  # the wrapper has them
             copy_hooks(mixture, module)
             copied._replace(name, module.train(mixture.training))
         return copied.model

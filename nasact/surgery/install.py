@@ -45,7 +45,6 @@ def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
         location = plan.location(name)
         module.train((location.parent or root).training)
         placed = _placed(module, location.found)
-        copy_hooks(location.original, placed)
         installed[id(location.found)] = placed
         if location.parent is None:
             root = placed
@@ -59,12 +58,14 @@ def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
 
 
 def _placed(module: nn.Module, site: FoundSite) -> nn.Module:
-    """`module` with the copies that the code around the site needs."""
-    if site.write_back:
-        return WriteBack(module).train(module.training)
-    if site.copies_input or site.copies_output:
-        return Copied(module, site.copies_input, site.copies_output).train(module.training)
-    return module
+    """`module` with the hooks of the original, and with the copies that the code around the site needs."""
+    placed = module
+    if site.write_back or site.copies_input or site.copies_output:
+        inner = without_hooks(module) if module is site.original else module
+        placed = WriteBack(inner) if site.write_back else Copied(inner, site.copies_input, site.copies_output)
+        placed.training = module.training
+    copy_hooks(site.original, placed)
+    return placed
 
 
 def _set(parent: nn.Module, key: str, module: nn.Module) -> None:

@@ -182,7 +182,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: nn.Sequential(torch.compile(nn.ReLU(), backend="eager")),
         "'0': it is wrapped by torch.compile: use its method compile() instead",
     ),
-    "class": (lambda: Net, "expected a model, but got the class Net: pass an instance of it"),
+    "class": (lambda: Net, "expected a model (an nn.Module), but got the class Net: pass an instance of it"),
     "function": (lambda: F.relu, "expected a torch.nn.Module, but got function"),
 }
 

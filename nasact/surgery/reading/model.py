@@ -17,7 +17,7 @@ from nasact.reserved_names import ORIGINAL
 from nasact.surgery import torch_activations
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied
-from nasact.surgery.reading.children import ChildReader
+from nasact.surgery.reading.children import ChildReader, holder_of
 from nasact.surgery.reading.evidence import activation_behind_attribute, activation_in, holds_activations
 from nasact.surgery.reading.expressions import Frame
 from nasact.surgery.reading.function_calls import is_function_apply, is_tensor_function
@@ -78,7 +78,7 @@ class ModelReader(ChildReader):
             return self.call_method(frame, node, held)
         if isinstance(held, types.FunctionType) and not resolve.is_torch(held):
             return self.call_helper(frame, node, held)
-        if is_function_apply(held) or isinstance(held, torch.jit.ScriptFunction):
+        if isinstance(held, type) or is_function_apply(held) or isinstance(held, torch.jit.ScriptFunction):
             return self._other_call(frame, node, held)
         if held is not UNKNOWN and (is_tensor_function(held) or isinstance(held, types.BuiltinFunctionType)):
             values = self.argument_values(frame, node)
@@ -163,6 +163,10 @@ class ModelReader(ChildReader):
             return ANYTHING
         if torch_activations.is_activation_class(held):
             return self._made_in_forward(frame, node, held)
+        if isinstance(held, type) and issubclass(held, nn.Module) and not resolve.is_torch(held):
+            is_plain = resolve.is_torch(holder_of(held, "__init__")) and resolve.is_torch(holder_of(held, "__new__"))
+            if is_plain and not arguments and not node.keywords:
+                return Value(known=held())  # torch's own constructor: none of the user's code runs
         return None
 
     def _refuse_inspection(self, frame: Frame, node: ast.Call, value: Value, kinds: Any) -> None:

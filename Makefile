@@ -21,7 +21,8 @@ help:
 	@echo "make check       run lint, format check, types and import layers, and compare the generated docs with the code"
 	@echo "make format      format the code"
 	@echo "make docs        regenerate the generated parts of the docs"
-	@echo "make bench       measure the mixture op (a few minutes on a quiet machine) and update docs/performance.md"
+	@echo "make bench       measure the mixture op and surgery (a few minutes on a quiet machine), into docs/performance.md"
+	@echo "                 and docs/surgery.md"
 	@echo "make bench-accuracy DATA=DIR   compare the accuracy of the kernels, on Fashion-MNIST in DIR (20 minutes)"
 	@echo "make genotype-table DATA=DIR   train all 625 genotypes of a small network, on MNIST in DIR (20 minutes)"
 	@echo "make bench-search DATA=DIR [ONLY=NAME]    rank the strategies by that table, on MNIST in DIR (40 minutes;"
@@ -62,6 +63,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/steps.py --json benchmarks/results/steps.json
 	$(BIN)/python benchmarks/first_call.py --json benchmarks/results/first_call.json
 	$(BIN)/python benchmarks/table_errors.py --json benchmarks/results/table_errors.json
+	$(BIN)/python benchmarks/surgery.py --json benchmarks/results/surgery.json
 	$(BIN)/python benchmarks/update_docs.py
 
 bench-accuracy: $(INSTALLED)

@@ -65,7 +65,7 @@ class Row:
         ends = sorted((self.low, self.high), reverse=self._as_fraction)
         middle, *ends = (number(value, self.unit, self._as_fraction) for value in (self.value, *ends))
         low, high = (end.removeprefix("1/").removesuffix(f" {self.unit}") for end in ends)
-        return f"{middle} ({low}-{high})"
+        return f"{middle} ({low} to {high})" if self.low < 0 else f"{middle} ({low}-{high})"
 
     @property
     def compared(self) -> str:

@@ -14,9 +14,11 @@ from result_tables import RESULTS, Results, markdown
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
-PERFORMANCE, RANKING = DOCS / "performance.md", DOCS / "ranking.md"
+PERFORMANCE, RANKING, SURGERY = DOCS / "performance.md", DOCS / "ranking.md", DOCS / "surgery.md"
 ON_RANKING = {"results": HERE / "genotypes" / "ranking.json", "derived": RESULTS / "derived.json"}
 """The markers on the page of the ranking, and the files of their numbers."""
+ON_SURGERY = {"cost": RESULTS / "surgery.json"}
+"""The marker on the page of surgery, and the file of its numbers."""
 SCRIPTS = ("mixture", "steps", "first_call", "table_errors", "table_backends", "kernel_accuracy")
 """The scripts on the page of the mixture op."""
 
@@ -79,7 +81,8 @@ def main() -> int:
     checking = parser.parse_args().check
     paths = [RESULTS / f"{script}.json" for script in SCRIPTS]
     passages = [(PERFORMANCE, "results", all_scripts([read_results(path) for path in paths if path.exists()]))]
-    passages += [(RANKING, name, one_script(read_results(path))) for name, path in ON_RANKING.items() if path.exists()]
+    for page, markers in ((RANKING, ON_RANKING), (SURGERY, ON_SURGERY)):
+        passages += [(page, name, one_script(read_results(path))) for name, path in markers.items() if path.exists()]
     in_step = [update_passage(*passage, checking=checking) for passage in passages]
     return 0 if all(in_step) else 1
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-SCRIPTS = ("mixture", "steps", "first_call", "table_errors", "table_backends")
+SCRIPTS = ("mixture", "steps", "first_call", "table_errors", "surgery", "table_backends")
 """What `make bench` runs, and table_backends.py."""
 
 # row: (at most, stretch)
@@ -34,7 +34,15 @@ TARGETS = {
     "the same, simultaneous updates, all / relu": (4.5, 3.5),
     "first call, warm cache": (0.5, 0.1),
     "first call, fresh machine": (15.0, 5.0),
+    "functional calls in a forward": (5.0, 1.0),
+    "the same, with the model's own function": (5.0, 1.0),
+    "a call in a loop over modules": (5.0, 1.0),
+    "a method that is called at three places": (5.0, 1.0),
+    "in place, written back": (5.0, 1.0),
 }
+
+PAGES = {"derived": "ranking", "surgery": "surgery"}
+"""The page of a script's results; of all others: performance."""
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,7 +64,7 @@ def test_every_benchmark_runs_and_its_smoke_test_is_kept_out_of_the_docs(tmp_pat
     done = python("-c", code, str(BENCHMARKS), str(tmp_path), *SCRIPTS)
     assert done.returncode == 1
     assert done.stderr.endswith("comes from a run with --quick: its numbers mean nothing\n"), done.stderr
-    assert len(SCRIPTS) == 5
+    assert len(SCRIPTS) == 6
     for script in SCRIPTS:
         document = json.loads((tmp_path / f"{script}.json").read_text())
         assert document["machine"]["cpu"]
@@ -69,22 +77,20 @@ def test_the_results_hold_exactly_these_targets() -> None:
     for script in SCRIPTS:
         for group in json.loads((BENCHMARKS / "results" / f"{script}.json").read_text())["groups"]:
             found |= {row["what"]: (row["at_most"], row["stretch"]) for row in group["rows"] if row["at_most"]}
-    assert len(TARGETS) == 17
+    assert len(TARGETS) == 22
     assert found == TARGETS
 
 
 def test_the_pages_hold_the_published_results() -> None:
     done = python(str(BENCHMARKS / "update_docs.py"), "--check")
     assert done.returncode == 0, done.stdout + done.stderr
-    performance, ranking = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("performance", "ranking"))
+    pages = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("performance", "ranking", "surgery")}
     results = {path.stem: json.loads(path.read_text()) for path in (BENCHMARKS / "results").glob("*.json")}
     assert results.keys() == {*SCRIPTS, "kernel_accuracy", "derived"}
     groups = [(name, group) for name, document in results.items() for group in document["groups"]]
     assert len(groups) >= 15
-    assert all(
-        f"| what | {group['measured']} |" in (ranking if name == "derived" else performance) for name, group in groups
-    )
-    assert all(f"| {what} |" in performance for what in TARGETS)
+    assert all(f"| what | {group['measured']} |" in pages[PAGES.get(name, "performance")] for name, group in groups)
+    assert all(f"| {what} |" in pages["performance"] + pages["surgery"] for what in TARGETS)
 
 
 @pytest.mark.slow

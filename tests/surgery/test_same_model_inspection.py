@@ -197,7 +197,7 @@ def in_bfloat16(kind: Any) -> nn.Module:
     return kind().to(torch.bfloat16)
 
 
-@INSPECTED("relu", make=in_bfloat16)
+@INSPECTED("relu", make=in_bfloat16, verdict="either", reason="parameters")
 class TakesTheDtypeOfItsParameters(nn.Module):
     """The activation comes first, and the parameters of a supernet's sites may have another dtype."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from nasact.surgery.install import install, without_hooks
 from nasact.surgery.sites import plan_surgery
 
 SPACE = ("relu", "tanh")
+OPTIONS: dict[str, Any] = {"normaliser": "affine", "init": "original", "kernel": "reference"}
 EXCITATIONS = ("SqueezeExcitation", "SqueezeExcite", "SEModule", "EffectiveSEModule", "EcaModule", "RegNetSELayer")
 """Names of classes, in all three libraries, that multiply channels by the result of a sigmoid or a hard sigmoid."""
 Inputs = tuple[Tensor, ...] | Mapping[str, Any]
@@ -28,11 +30,12 @@ Inputs = tuple[Tensor, ...] | Mapping[str, Any]
 class Findings:
     """What was found in a model.
 
-    `excitations`: the number of its modules for squeeze and excitation, each of which has one gate. `calls`: the number
+    `report`: found by reading. `audited`: found with an example input. `excitations`: the number of its modules for squeeze and excitation, each of which has one gate. `calls`: the number
     of activation calls in one pass in train mode and one in eval mode. `unreached`: sites and gates that neither calls.
     """
 
     report: SiteReport
+    audited: SiteReport
     excitations: int
     calls: int
     unreached: frozenset[str]
@@ -49,6 +52,9 @@ class Counts(Protocol):
 
     @property
     def unreached(self) -> int: ...
+
+    @property
+    def reclassified(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -154,10 +160,10 @@ def check_finding(model: nn.Module) -> SiteReport:
 def relaxed(model: nn.Module, refusal: str | None) -> Supernet:
     """The supernet of a model; if `refusal` is given, only after relax has refused the model for a reason like it."""
     if refusal is None:
-        return relax(model, SPACE, normaliser="affine", init="original", kernel="reference")
+        return relax(model, SPACE, **OPTIONS)
     with pytest.raises(SurgeryError, match=refusal):
-        relax(model, SPACE, normaliser="affine", init="original", kernel="reference")
-    return relax(model, SPACE, normaliser="affine", init="original", kernel="reference", partial=True)
+        relax(model, SPACE, **OPTIONS)
+    return relax(model, SPACE, **OPTIONS, partial=True)
 
 
 def check_equal(model: nn.Module, supernet: Supernet, inputs: Inputs) -> set[str]:
@@ -213,13 +219,20 @@ def missed_calls(model: nn.Module, report: SiteReport, inputs: Inputs) -> tuple[
     return count, missed, [name for name, marker in markers.items() if marker.count == 0]
 
 
-def check_audit(model: nn.Module, report: SiteReport, unreached: Collection[str], inputs: Inputs) -> None:
-    """With an example input, the sites are those that a pass reaches; finding them changes nothing in the model."""
-    state = {name: value.clone() for name, value in model.state_dict().items()}
+def check_example(model: nn.Module, report: SiteReport, unreached: Collection[str], inputs: Inputs) -> SiteReport:
+    """With an example input, the sites are among those that a pass reaches, and the supernet is the model too."""
     audited = find_sites(model, example_input=inputs)
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert [site.name for site in audited.sites] == [s.name for s in report.sites if s.name not in unreached]
+    known = {site.name for site in (*report.sites, *report.gates)}
+    sites = {site.name for site in audited.sites}
+    assert sites <= {site.name for site in report.sites} - set(unreached)
+    assert {gate.name for gate in audited.gates} | sites == known
     assert {each.name for each in audited.unreachable} >= {each.name for each in report.unreachable}
+    supernet = relax(model, SPACE, **OPTIONS, example_input=inputs, partial=True).eval()
+    assert set(supernet.mixtures()) == sites
+    with torch.no_grad():
+        expected, outputs = call(model.eval(), inputs), call(supernet, inputs)
+    assert all(torch.equal(value, outputs[name]) for name, value in expected.items())
+    return audited
 
 
 def _is_part(module: str, name: str) -> bool:
@@ -235,9 +248,9 @@ def check_conformance(model: nn.Module, inputs: Inputs, refusal: str | None = No
     calls, missed, unreached = missed_calls(model, report, inputs)
     assert missed == [], f"{len(missed)} of {calls} activation calls are no site and not reported: {missed[:8]}"
     assert still <= set(unreached), f"sites whose function does not matter: {sorted(still - set(unreached))}"
-    check_audit(model, report, unreached, inputs)
+    audited = check_example(model, report, unreached, inputs)
     excitations = sum(type(module).__name__ in EXCITATIONS for module in model.modules())
-    return Findings(report, excitations, calls, frozenset(unreached))
+    return Findings(report, audited, excitations, calls, frozenset(unreached))
 
 
 def check_counts(found: Findings, expected: Counts) -> None:
@@ -246,4 +259,8 @@ def check_counts(found: Findings, expected: Counts) -> None:
     gates = [gate.name for gate in found.report.gates if gate.role == "gate" and gate.name not in found.unreached]
     assert expected.sites in (None, len(sites)), sites
     assert len(gates) == found.excitations + expected.other_gates, gates
+    roles = Counter(
+        gate.role for gate in found.audited.gates if gate.name in sites and gate.name not in found.unreached
+    )
+    assert roles.total() == expected.reclassified, roles
     assert len(found.unreached.intersection(sites)) == expected.unreached, found.unreached.intersection(sites)

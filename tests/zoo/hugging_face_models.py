@@ -60,6 +60,7 @@ class Family:
     sites: int | None = None
     other_gates: int = 0
     unreached: int = 0
+    reclassified: int = 0
     refusal: str | None = None
 
 
@@ -138,6 +139,7 @@ FAMILIES = {
         settings={"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
         inputs=causal_tokens,
         other_gates=2,  # of the step size
+        unreached=2,  # of other kernels
         refusal=r"ACT2FN\[activation\] is looked up in a table in each pass",
     ),
     "mixtral": Family(

@@ -16,8 +16,9 @@ class ImageModel:
 
     `options`: of the library's constructor. `sites`: their number, counted by hand; None: not counted. `other_gates`:
     gates outside of modules for squeeze and excitation. `unreached`: sites that no pass with one input calls.
-    `refusal`: a pattern of the reason for which relax refuses it unless `partial`; None: it does not. `group`: models
-    of one group run one after the other, because two of them would not fit into memory.
+    `reclassified`: sites that an example input shows to be gates, or functions of parameters alone. `refusal`: a pattern
+    of the reason for which relax refuses it unless `partial`; None: it does not. `group`: models of one group run one
+    after the other, because two of them would not fit into memory.
     """
 
     side: int = 64
@@ -26,6 +27,7 @@ class ImageModel:
     sites: int | None = None
     other_gates: int = 0
     unreached: int = 0
+    reclassified: int = 0
     refusal: str | None = None
     group: str | None = None
 
@@ -87,7 +89,8 @@ TORCHVISION = {
     **{f"shufflenet_v2_x{width}": ImageModel(sites=37) for width in ("0_5", "1_0", "1_5", "2_0")},
     **{f"squeezenet1_{version}": ImageModel(sites=26) for version in (0, 1)},
     **{f"swin_{size}": ImageModel(sites=sites) for size, sites in (("t", 12), ("s", 24), ("b", 24))},
-    **{f"swin_v2_{size}": ImageModel() for size in "tsb"},
+    # in each block, the bias of attention is a small network of a table of positions: relu and sigmoid
+    **{f"swin_v2_{size}": ImageModel(reclassified=2 * blocks) for size, blocks in (("t", 12), ("s", 24), ("b", 24))},
     **{f"vgg{depth}{norm}": ImageModel(side=32, sites=depth - 1) for depth in (11, 13, 16, 19) for norm in ("", "_bn")},
     **{f"vit_b_{patch}": ImageModel(options={"image_size": 64}, sites=12) for patch in (16, 32)},
     **{f"vit_l_{patch}": ImageModel(options={"image_size": 64}, sites=24) for patch in (16, 32)},
@@ -145,7 +148,7 @@ TIMM = {
     "hiera_tiny_224": ImageModel(side=224, sites=12),
     "hieradet_small": ImageModel(side=224),
     "hrnet_w18_small": ImageModel(),
-    "iformer_m": ImageModel(side=224),
+    "iformer_m": ImageModel(side=224, reclassified=6),
     "inception_next_atto": ImageModel(),
     "inception_resnet_v2": ImageModel(side=96),
     "inception_v3": ImageModel(side=96),
@@ -158,7 +161,7 @@ TIMM = {
     "levit_128s": ImageModel(side=224, sites=25),
     "lowformer_b0": ImageModel(side=224),
     "mambaout_femto": ImageModel(),
-    "maxvit_rmlp_pico_rw_256": ImageModel(side=256),
+    "maxvit_rmlp_pico_rw_256": ImageModel(side=256, reclassified=22),
     "mixer_s32_224": ImageModel(**_AT_64, sites=16),
     "mixnet_s": ImageModel(),
     "mobilenetv3_small_050": ImageModel(sites=33),
@@ -200,8 +203,8 @@ TIMM = {
     "starnet_s1": ImageModel(),
     "swiftformer_xs": ImageModel(),
     "swin_tiny_patch4_window7_224": ImageModel(side=224, sites=12),
-    "swinv2_cr_tiny_224": ImageModel(side=224),
-    "swinv2_tiny_window8_256": ImageModel(side=256),
+    "swinv2_cr_tiny_224": ImageModel(side=224, reclassified=12),
+    "swinv2_tiny_window8_256": ImageModel(side=256, reclassified=24),
     "tf_efficientnetv2_b0": ImageModel(sites=55),
     "tiny_vit_5m_224": ImageModel(side=224),
     "tinynet_e": ImageModel(),
@@ -211,7 +214,7 @@ TIMM = {
     "vgg11": ImageModel(sites=10),
     "visformer_tiny": ImageModel(side=224),
     "vit_base_r26_s32_224": ImageModel(**_AT_64),
-    "vit_relpos_small_patch16_224": ImageModel(**_AT_64),
+    "vit_relpos_small_patch16_224": ImageModel(**_AT_64, reclassified=12),
     "vit_tiny_patch16_224": ImageModel(**_AT_64, sites=12),
     "vitamin_small_224": ImageModel(side=224),
     "volo_d1_224": ImageModel(side=224),

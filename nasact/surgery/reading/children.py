@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import dis
+import inspect
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -42,8 +45,8 @@ class ChildReader(FunctionCallReader):
 
     By id of a module: `paths`; `returned`, the values of the forwards; `chained`, the Sequentials that are called as a
     whole; `parts`, the modules inside of a module that is one activation. `slots`: the sites of children.
-    `dynamic`: code looks a child up by a name that it computes. `called`: False while modules are read that no code
-    calls.
+    `inspected`: the activations whose class or settings code reads, which are left alone. `dynamic`: code looks a child
+    up by a name that it computes. `called`: False while modules are read that no code calls.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -57,6 +60,7 @@ class ChildReader(FunctionCallReader):
         self.chained: set[int] = set()
         self.parts: set[int] = set()
         self.dynamic = False
+        self.inspected: set[int] = set()
         self.called = True
 
     def path_of(self, module: nn.Module, frame: Frame | None = None) -> str:
@@ -173,9 +177,10 @@ class ChildReader(FunctionCallReader):
             return None
         if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
             return None
-        # two activations in it are a choice of the module between them, or two layers
-        if not _takes_one_tensor(module) or len(list(module.modules())) > 2:
+        if not _takes_one_tensor(module) or len(list(module.modules())) > 8:
             return None
+        if len(list(module.children())) > 1 and _branches(type(module).forward):
+            return None  # it chooses between its children
         found = self.recognised(("module", id(module)), module)
         if found.kind != "activation" or (found.function == ORIGINAL and not _names_activation(module)):
             return None
@@ -322,6 +327,12 @@ def _takes_one_tensor(module: nn.Module) -> bool:
         return False
     required = code.co_argcount - len(function.__defaults__ or ())
     return bool(required == 2 and code.co_argcount >= 2 and code.co_kwonlyargcount == 0)
+
+
+def _branches(function: Any) -> bool:
+    """Whether a function has a branch."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is None or any("JUMP_IF" in each.opname for each in dis.get_instructions(code))
 
 
 def _names_activation(module: nn.Module) -> bool:

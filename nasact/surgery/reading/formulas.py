@@ -6,6 +6,7 @@ They are recognised by what they compute, not by how they are written (elementwi
 from __future__ import annotations
 
 import ast
+import contextlib
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -222,10 +223,13 @@ def read_formula(node: ast.expr, frame: Frame, evaluate: Evaluate) -> Formula | 
 
 
 def _equal(function: Callable[[Tensor], Tensor], name: str) -> bool:
-    """Whether a formula equals a piecewise linear function of the catalogue, but for rounding in float64."""
-    x = torch.linspace(-10.0, 10.0, 81, dtype=torch.float64, device="cpu")
-    with torch.no_grad():
-        return bool(torch.allclose(function(x.clone()), activations.get(name).function(x), rtol=1e-12, atol=1e-12))
+    """Whether a formula equals a piecewise linear function of the catalogue but for rounding."""
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-7)):
+        x = torch.linspace(-10.0, 10.0, 81, dtype=dtype, device="cpu")
+        with torch.no_grad(), contextlib.suppress(Exception):  # a formula may support one of the two only
+            expected = activations.get(name).function(x)
+            return bool(torch.allclose(function(x.clone()), expected, rtol=tolerance, atol=tolerance))
+    return False
 
 
 def _single_argument(leaves: list[ast.expr]) -> ast.expr | None:

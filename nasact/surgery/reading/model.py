@@ -164,7 +164,7 @@ class ModelReader(ChildReader):
         if torch_activations.is_activation_class(held):
             return self._made_in_forward(frame, node, held)
         if isinstance(held, type) and issubclass(held, nn.Module) and not resolve.is_torch(held):
-            is_plain = resolve.is_torch(holder_of(held, "__init__")) and resolve.is_torch(holder_of(held, "__new__"))
+            is_plain = resolve.is_torch(holder_of(held, "__init__")) and holder_of(held, "__new__") is object
             if is_plain and not arguments and not node.keywords:
                 return Value(known=held())  # torch's own constructor: none of the user's code runs
         return None
@@ -174,6 +174,7 @@ class ModelReader(ChildReader):
         every = kinds if isinstance(kinds, tuple) else (kinds,)
         asks = any(isinstance(kind, type) and torch_activations.is_activation_class(kind) for kind in every)
         if asks and isinstance(value.known, nn.Module) and self.applied_by(value.known) is not None:
+            self.inspected.add(id(value.known))
             self.refuse_call(
                 frame, node, f"{ast.unparse(node)} asks for the class of an activation, which a site changes"
             )
@@ -183,6 +184,7 @@ class ModelReader(ChildReader):
         value = super().attribute_of(base, name, frame)
         is_state = (value.is_known and not isinstance(value.known, resolve.Method)) or value.is_weight
         if base.slot is not None and is_state and name != "__class__" and torch_activations.is_activation(base.known):
+            self.inspected.add(id(base.known))
             reason = f"{base.slot.name}.{name} is a setting of an activation, which a site has not"
             self.refuse_call(frame, frame.statement or frame.version.source.node, reason)
         return value

@@ -25,7 +25,7 @@ from nasact.surgery.reading.evidence import activation_in
 from nasact.surgery.reading.expressions import consume
 from nasact.surgery.reading.graphs import read_graph
 from nasact.surgery.reading.model import ModelReader
-from nasact.surgery.reading.self_inspection import refuse_what_sees_sites
+from nasact.surgery.reading.self_inspection import refuse_what_sees_sites, withhold
 from nasact.surgery.reading.values import ANYTHING, FoundSite, Slot, Value
 from nasact.surgery.reading.versions import FunctionVersion
 from nasact.surgery.torch_activations import FunctionalActivation
@@ -74,6 +74,9 @@ def read_model(model: nn.Module) -> Reading:
         return Reading((site,), (), {}, site)
     consume(reader.read(model, ""), "output")
     reader.sweep()
+    held = {id(site): resolve.children(site.owner).get(site.key) for site in reader.sites if site.kind == "module"}
+    inspected = [site for site in reader.sites if id(held.get(id(site))) in reader.inspected]
+    withhold(reader, [*inspected, *(site for site in reader.sites if site.shares in inspected)])
     for each in list(reader.versions.values()):
         refuse_what_sees_sites(reader, each)
     _choose_keys(reader.sites)

@@ -332,7 +332,7 @@ def _takes_one_tensor(module: nn.Module) -> bool:
 def _branches(function: Any) -> bool:
     """Whether a function has a branch."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    return code is None or any("JUMP_IF" in each.opname for each in dis.get_instructions(code))
+    return code is None or any("JUMP" in each.opname and "_IF_" in each.opname for each in dis.get_instructions(code))
 
 
 def _names_activation(module: nn.Module) -> bool:

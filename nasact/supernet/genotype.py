@@ -150,19 +150,35 @@ class Genotype:
                 "weights, or apply the genotype to the model that the supernet was made of"
             )
         plan = plan_all(model, tuple(self.sites), inplace=inplace)
-        self.require_sites(plan.sites, type(model).__name__)
+        genotype = self.with_present_names(plan.sites)
+        genotype.require_sites(plan.sites, type(model).__name__)
         modules: dict[str, nn.Module] = {}
-        for name in self.sites:
+        for name in genotype.sites:
             site, location = plan.sites[name]
             reference = reference_tensor(location.parent, plan.model)
-            modules[name] = self.site_module(name, site.function, location.original, reference, kernel)
+            modules[name] = genotype.site_module(name, site.function, location.original, reference, kernel)
         return install_with_originals(plan, modules)
+
+    def with_present_names(self, known: Collection[str]) -> Genotype:
+        """This genotype with the names that sites have now: an earlier version called an in-place `act` `act_site`."""
+
+        def present(name: str) -> str:
+            stripped = name.removesuffix("_site")
+            return stripped if name not in known and stripped in known and stripped not in self.sites else name
+
+        return replace(self, sites={present(name): gene for name, gene in self.sites.items()})
 
     def require_sites(self, known: Collection[str], where: str) -> None:
         """Raise GenotypeError if one of this genotype's sites is not in `known`, the sites of the model `where`."""
         for name in self.sites:
             if name not in known:
+                base, _, number = name.rpartition("_")
                 hint = did_you_mean(name, known)
+                if number.isdigit() and base in known:
+                    hint = (
+                        f" {base!r} may be what an earlier version listed as several sites: a call in a loop is one "
+                        "site that acts in every turn, unless the loop goes over modules"
+                    )
                 raise GenotypeError(f"site {name!r} does not exist in {where} (it has {', '.join(known)}).{hint}")
 
     def site_module(

@@ -340,3 +340,25 @@ def test_a_supernet_is_not_relaxed_again(model: nn.Module) -> None:
     for each in (supernet, supernet.model, nn.Sequential(supernet)):
         with pytest.raises(SurgeryError, match="the model is a supernet already"):
             relax(each)
+
+
+class InALoop(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.act = nn.Linear(4, 4), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = torch.tanh(self.a(x))
+        return self.act(x) + x
+
+
+def test_a_genotype_of_an_earlier_version_loads_or_says_why_not() -> None:
+    model, genotype = InALoop(), Genotype.uniform(InALoop(), "softsign")
+    assert list(genotype.sites) == ["tanh", "act"]
+    gene = genotype.sites["act"]
+    earlier = Genotype({"tanh": gene, "act_site": gene}, "layer", "softmax", 1)
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(earlier.apply(model)(x), genotype.apply(model)(x), rtol=0, atol=0)
+    with pytest.raises(GenotypeError, match=r"'tanh_1' does not exist.*a call in a loop is one site"):
+        Genotype({"tanh": gene, "tanh_1": gene}, "layer", "softmax", 1).apply(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -30,8 +29,9 @@ Inputs = tuple[Tensor, ...] | Mapping[str, Any]
 class Findings:
     """What was found in a model.
 
-    `report`: found by reading. `audited`: found with an example input. `excitations`: the number of its modules for squeeze and excitation, each of which has one gate. `calls`: the number
-    of activation calls in one pass in train mode and one in eval mode. `unreached`: sites and gates that neither calls.
+    `report`: found by reading. `audited`: found with an example input. `excitations`: the number of its modules for
+    squeeze and excitation, each of which has one gate. `calls`: the number of activation calls in one pass in train mode
+    and one in eval mode. `unreached`: sites and gates that neither calls.
     """
 
     report: SiteReport

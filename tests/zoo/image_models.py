@@ -16,9 +16,9 @@ class ImageModel:
 
     `options`: of the library's constructor. `sites`: their number, counted by hand; None: not counted. `other_gates`:
     gates outside of modules for squeeze and excitation. `unreached`: sites that no pass with one input calls.
-    `reclassified`: sites that an example input shows to be gates, or functions of parameters alone. `refusal`: a pattern
-    of the reason for which relax refuses it unless `partial`; None: it does not. `group`: models of one group run one
-    after the other, because two of them would not fit into memory.
+    `reclassified`: sites that an example input shows to be gates, or functions of parameters alone. `refusal`: a
+    pattern of the reason for which relax refuses it unless `partial`; None: it does not. `group`: models of one group
+    run one after the other, because two of them would not fit into memory.
     """
 
     side: int = 64

@@ -63,7 +63,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/steps.py --json benchmarks/results/steps.json
 	$(BIN)/python benchmarks/first_call.py --json benchmarks/results/first_call.json
 	$(BIN)/python benchmarks/table_errors.py --json benchmarks/results/table_errors.json
-	$(BIN)/python benchmarks/surgery.py --json benchmarks/results/surgery.json
+	$(BIN)/python benchmarks/surgery.py --threads 1 --json benchmarks/results/surgery.json
 	$(BIN)/python benchmarks/update_docs.py
 
 bench-accuracy: $(INSTALLED)

@@ -16,7 +16,7 @@ from nasact.cli import options
 @options.threads
 @options.as_json
 def check(study: str, data_dir: Path | None, download: bool, threads: int, as_json: bool) -> None:
-    """Validate STUDY, list its sites, run one batch and estimate memory and time."""
+    """Validate STUDY, list its sites and what is left alone, run one batch and estimate memory and time."""
     loaded = options.load_study(study, None)
     options.configure_threads(threads)
     from nasact.outer.preview import preview

@@ -202,12 +202,11 @@ def compile_again(source: FunctionSource, node: FunctionNode, owner: str | None 
     function, code = source.function, source.function.__code__
     definition = _definition(node, code.co_name, owner)
     free = [name for name in code.co_freevars if name != "__class__"]
-    body: ast.stmt = definition
-    if source.class_name is not None or "__class__" in code.co_freevars:
-        # underscores before a class name change its name, but not how private names in it are mangled
-        body = ast.ClassDef(
-            name=f"____{source.class_name or ''}", bases=[], keywords=[], body=[definition], decorator_list=[]
-        )
+    # In a class, the name of the function is not visible in its body, as in the author's file. Underscores before the
+    # name of the class change that name, but not how private names are mangled.
+    body = ast.ClassDef(
+        name=f"____{source.class_name or ''}", bases=[], keywords=[], body=[definition], decorator_list=[]
+    )
     names = [ast.Assign(targets=[ast.Name(id=name, ctx=ast.Store())], value=ast.Constant(value=None)) for name in free]
     empty = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
     outer = ast.FunctionDef(name="_", args=empty, body=[*names, body], decorator_list=[])

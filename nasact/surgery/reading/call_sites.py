@@ -69,6 +69,12 @@ class CallSiteReader(StatementReader):
         if frame.taken:
             self.refuse(frame.path, f"line {getattr(node, 'lineno', 0)}: {reason}")
 
+    def refuse_default(self, frame: Frame, node: ast.AST, applied: str) -> None:
+        """Record an inner function that has an activation as the default of an argument."""
+        self.refuse_call(
+            frame, node, f"{applied!r} is the default of an argument of an inner function: call it directly"
+        )
+
     def formula(self, node: ast.expr, frame: Frame) -> Value | None:
         """The value of an expression that computes an activation as a whole; None for another expression."""
         if not isinstance(node, _OPERATIONS) or id(node) not in self._nodes_with_triggers(frame.version.source):

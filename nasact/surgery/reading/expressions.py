@@ -112,6 +112,10 @@ class ExpressionReader:
         """The value of an expression that computes an activation as a whole; None for another expression."""
         raise NotImplementedError
 
+    def refuse_default(self, frame: Frame, node: ast.AST, applied: str) -> None:
+        """Record an inner function that has an activation as the default of an argument."""
+        raise NotImplementedError
+
     def property_value(self, held: resolve.Property, frame: Frame) -> Value:
         """The value of a property of a module."""
         raise NotImplementedError

@@ -85,6 +85,7 @@ class ModelReader(ChildReader):
             for _, value in values:
                 self.check_handed_on(frame, node, value)
             self._refuse_by_name(frame, node, held, values)
+            self._refuse_class_call(frame, node, held, values)
             return torch_result(getattr(held, "__name__", ""), [value for _, value in values])
         return self._other_call(frame, node, held)
 
@@ -125,6 +126,15 @@ class ModelReader(ChildReader):
         clamps = getattr(held, "__name__", "") in ("clamp", "clip", "clamp_min", "maximum", "max")
         if clamps and any(name == "out" for name, _ in values):
             self.refuse_call(frame, node, f"{text} writes to out=: use its result")
+
+    def _refuse_class_call(
+        self, frame: Frame, node: ast.Call, held: Any, values: list[tuple[str | None, Value]]
+    ) -> None:
+        """Record `nn.ReLU.forward(self.act, x)`: it reads the settings of the activation."""
+        for _, value in values:
+            if isinstance(value.known, nn.Module) and getattr(held, "__name__", "") in ("forward", "__call__"):
+                self.inspected.add(id(value.known))
+                self.refuse_call(frame, node, f"{ast.unparse(node.func)} is called with the module: call the module")
 
     def _special_call(self, frame: Frame, node: ast.Call, held: Any) -> Value | None:
         """The value of a call of a builtin or class whose meaning is known; None for another call."""

@@ -12,7 +12,7 @@ from torch import nn
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.expressions import ExpressionReader, Frame, child_expressions, consume, keep
 from nasact.surgery.reading.truth import truth
-from nasact.surgery.reading.values import ANYTHING, UNKNOWN, Value, constant, tensor, without_object
+from nasact.surgery.reading.values import ANYTHING, UNKNOWN, Value, applied_by_value, constant, tensor, without_object
 
 MAX_TURNS = 1000
 """Loops over more modules are read as one turn."""
@@ -198,6 +198,10 @@ class StatementReader(ExpressionReader):
         """Read a function that is defined inside of another; its calls belong to the outer one."""
         inner = frame.inside(nested=True)
         arguments = node.args
+        for default in (*arguments.defaults, *(each for each in arguments.kw_defaults if each is not None)):
+            applied = applied_by_value(self.evaluate(default, frame))
+            if applied:
+                self.refuse_default(frame, node, applied)
         for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
             if each is not None:
                 inner.names[each.arg] = ANYTHING
@@ -266,11 +270,14 @@ class StatementReader(ExpressionReader):
             return None
         turns = range(*bounds[:3])
         loop = frame.statement
-        if not isinstance(loop, ast.For) or not isinstance(loop.target, ast.Name) or len(turns) > MAX_TURNS:
+        target = loop.target if isinstance(loop, ast.For) else None
+        if isinstance(target, ast.Tuple) and len(target.elts) == 2 and isinstance(node, ast.Call):
+            target = target.elts[1]  # `for turn, i in enumerate(range(n))`, as in a function that surgery has rewritten
+        if not isinstance(loop, ast.For) or not isinstance(target, ast.Name) or len(turns) > MAX_TURNS:
             return None
         for each in ast.walk(loop):
             if isinstance(each, ast.Subscript) and any(
-                isinstance(part, ast.Name) and part.id == loop.target.id for part in ast.walk(each.slice)
+                isinstance(part, ast.Name) and part.id == target.id for part in ast.walk(each.slice)
             ):
                 held = self.evaluate(each.value, frame).known if _is_path(each.value) else None
                 if isinstance(held, nn.Sequential | nn.ModuleList) and max(turns, default=-1) < len(held):

@@ -233,9 +233,14 @@ class WholeModelReader(ModelReader):
         """If code looks attributes up by a computed name, record methods that apply activations and were not read."""
         if not self.dynamic:
             return
+        if self.applied_by(module) is not None:
+            return
         read = {version.function.__code__ for version in self.read_versions}
+        overridden: set[str] = set()
         for cls in type(module).__mro__:
-            for name, held in vars(cls).items():
+            own = {name: held for name, held in vars(cls).items() if name not in overridden}
+            overridden.update(own)
+            for name, held in own.items():
                 function = inspect.unwrap(held) if isinstance(held, types.FunctionType) else None
                 if resolve.is_torch(cls) or function is None or function.__code__ in read or name.startswith("__"):
                     continue

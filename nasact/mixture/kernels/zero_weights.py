@@ -60,7 +60,7 @@ class _AddZeroTerms(torch.autograd.Function):
         ctx.static = static
         parts = static.parts(x, others[count:]) if any(ctx.needs_input_grad[3 : 3 + count]) else []
         ctx.save_for_backward(x, *others, *parts)
-        return total.view_as(total)
+        return total.clone()  # not a view: the network may overwrite it
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:

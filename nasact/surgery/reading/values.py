@@ -151,7 +151,10 @@ def constant(value: Any, *, setting: bool = False) -> Value:
 
 def overwrite(value: Value) -> None:
     """Record that a tensor is overwritten: the sites that read it or made it must not need it any more."""
-    if value.storage is not None:
+    if value.storage is None:
+        for site in value.every_result():  # it may be the result itself, as dropout returns it in eval mode
+            site.copies_output = True
+    else:
         if value.storage.made_by is not None:
             value.storage.made_by.copies_output = True
         for site in value.storage.read_by:

@@ -20,6 +20,8 @@ def role_of(site: FoundSite) -> tuple[Role, str]:
         return "parameter", "it is applied to parameters, not to data"
     if not site.taken:
         return "unused", "no pass reaches it with the settings of this model"
+    if site.uses == {"index"}:
+        return "unused", "its result is used as indices"
     return role_of_uses(site.function, site.uses)
 
 

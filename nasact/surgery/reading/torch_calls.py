@@ -111,6 +111,7 @@ PRODUCTS = frozenset(
     }
 )
 """Operations that multiply their tensors with one another."""
+_INDEXED = frozenset({"one_hot"})
 _JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})
 SCALINGS = frozenset({"add", "add_", "sub", "sub_", "rsub", "div", "div_", "true_divide", "neg", "mul", "mul_"})
 """Operations that keep a result what it is if the other operand is a number."""
@@ -184,6 +185,10 @@ def torch_result(name: str, values: Sequence[Value]) -> Value:
             consume(value, "other")
         return Value(size=True)
     every = list(values)
+    if name in _INDEXED:
+        for value in every:
+            consume(value, "index")
+        return tensor()
     parameter = bool(every) and all(value.parameter or value.size for value in every)
     if not every or name in CONSTANTS:
         for value in every:

@@ -138,7 +138,7 @@ TIMM = {
     "fbnetv3_b": ImageModel(),
     "focalnet_tiny_srf": ImageModel(),
     "gcvit_xxtiny": ImageModel(side=224),
-    "gemma4_vit_167m": ImageModel(side=224, batch=1),
+    "gemma4_vit_167m": ImageModel(side=224, batch=1, unreached=1),
     "ghostnet_050": ImageModel(sites=42),
     "ghostnetv2_100": ImageModel(other_gates=14),
     "gmlp_s16_224": ImageModel(**_AT_64),

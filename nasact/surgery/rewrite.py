@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from nasact.errors import SurgeryError
 from nasact.surgery.decorators import decorated_like, undecorated
 from nasact.surgery.locators import MADE_BY, Locator, locate_function
 from nasact.surgery.source_code import FunctionNode, code_digest, compile_again, read_source
@@ -102,7 +103,14 @@ def _rewritten_class(base: type[nn.Module], rewrites: tuple[Rewrite, ...]) -> ty
             return reduced
         return (revive, (base, rewrites), *reduced[2:])
 
+    def refuse_script(self: Any) -> Any:
+        raise SurgeryError(
+            f"{base.__name__}: torch.jit.script would compile the author's file, without the functions at its sites: "
+            "use torch.jit.trace, torch.export or torch.compile"
+        )
+
     members: dict[str, Any] = {
+        "__prepare_scriptable__": refuse_script,
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,

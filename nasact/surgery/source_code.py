@@ -12,6 +12,7 @@ import copy
 import hashlib
 import linecache
 import types
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,9 +58,24 @@ class FunctionSource:
             object.__setattr__(self, "_by_id", found)
         return found
 
+    def assignments(self, name: str) -> int:
+        """How often the function and those in it assign a name."""
+        counts = self.__dict__.get("_assignments")
+        if counts is None:
+            counts = Counter(node.id for node in self.nodes if isinstance(node, ast.Name) and _assigns(node))
+            for node in self.nodes:
+                if isinstance(node, ast.Nonlocal | ast.Global):
+                    counts.update(node.names * 2)
+            object.__setattr__(self, "_assignments", counts)
+        return int(counts[name])
+
     def place(self, node: ast.AST) -> str:
         """The file and line of a node, for messages."""
         return f"{self.function.__code__.co_filename}:{getattr(node, 'lineno', self.function.__code__.co_firstlineno)}"
+
+
+def _assigns(node: ast.Name) -> bool:
+    return not isinstance(node.ctx, ast.Load)
 
 
 def function_of(source: FunctionSource) -> types.FunctionType:

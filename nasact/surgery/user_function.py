@@ -6,6 +6,7 @@ import ast
 import copy
 import functools
 import pickle
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 
 from nasact.surgery.decorators import undecorated
 from nasact.surgery.locators import Locator, locate_function
-from nasact.surgery.source_code import FunctionSource, code_digest, read_source
+from nasact.surgery.source_code import FunctionSource, code_digest, function_of, read_source
 
 ARGUMENT = "_nasact_x"
 """The name of the argument in an expression that was made a function."""
-_ZERO = "_nasact_torch.zeros(())"
+_TORCH = "_nasact_torch"
+_ZERO = f"{_TORCH}.zeros(())"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Expression:
     zeros: tuple[int, ...] = ()
 
     def build(self, source: FunctionSource) -> Callable[[Tensor], Tensor]:
-        """The function, with the globals and closure of the function that `source` is of."""
+        """The function. Globals and names of outer functions are looked up when it runs, as in the author's code."""
         memo: dict[int, Any] = {}
         for index in self.arguments:
             node = source.nodes[index]
@@ -46,19 +48,28 @@ class Expression:
             memo[id(node)] = ast.copy_location(ast.parse(_ZERO, mode="eval").body, node)
         body = copy.deepcopy(source.nodes[self.node], memo)
         assert isinstance(body, ast.expr)
-        empty = ast.arguments(posonlyargs=[], args=[ast.arg(arg=ARGUMENT)], kwonlyargs=[], kw_defaults=[], defaults=[])
-        tree = ast.fix_missing_locations(ast.Expression(body=ast.Lambda(args=empty, body=body)))
-        function = source.function
-        scope = dict(function.__globals__)
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            try:
-                scope[name] = cell.cell_contents
-            except ValueError:  # the cell is empty
-                continue
-        scope.update(self.constants)
-        scope["_nasact_torch"] = torch
-        made: Callable[[Tensor], Tensor] = eval(compile(tree, function.__code__.co_filename, "eval"), scope)
+        made: Callable[[Tensor], Tensor] = _function_of_expression(
+            body, source, {**dict(self.constants), _TORCH: torch}
+        )
         return made
+
+
+def _function_of_expression(body: ast.expr, source: FunctionSource, constants: Mapping[str, Any]) -> Any:
+    """`lambda x: body` with the live globals and closure cells of the function that `source` is of, and constants."""
+    function = function_of(source)
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    cells |= {name: types.CellType(value) for name, value in constants.items()}
+    argument = ast.arguments(posonlyargs=[], args=[ast.arg(arg=ARGUMENT)], kwonlyargs=[], kw_defaults=[], defaults=[])
+    free = ast.arguments(
+        posonlyargs=[], args=[ast.arg(arg=name) for name in cells], kwonlyargs=[], kw_defaults=[], defaults=[]
+    )
+    outer = ast.Lambda(args=free, body=ast.Lambda(args=argument, body=body))
+    tree = ast.fix_missing_locations(ast.Expression(body=ast.copy_location(outer, body)))
+    code = compile(tree, function.__code__.co_filename, "eval", dont_inherit=True)
+    (outer_code,) = (each for each in code.co_consts if isinstance(each, types.CodeType))
+    inner = next(each for each in outer_code.co_consts if isinstance(each, types.CodeType))
+    closure = tuple(cells[name] for name in inner.co_freevars)
+    return types.FunctionType(inner, function.__globals__, "formula", None, closure)
 
 
 @dataclass(frozen=True)

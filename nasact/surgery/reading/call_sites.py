@@ -21,7 +21,7 @@ from nasact.surgery.reading.values import ANYTHING, FoundSite, Value
 from nasact.surgery.reading.versions import CallEdit
 from nasact.surgery.source_code import FunctionSource, code_digest
 from nasact.surgery.torch_activations import CALL_NAMES, REFUSED_CALLS, FunctionalActivation
-from nasact.surgery.user_function import Recipe, UserFunction
+from nasact.surgery.user_function import Expression, Recipe, UserFunction
 
 MAX_DETAIL = 80
 _OPERATIONS = (ast.BinOp, ast.UnaryOp, ast.Call)
@@ -135,6 +135,7 @@ class CallSiteReader(StatementReader):
             )
             edit.sites[frame.turns] = site
             self.sites.append(site)
+        site.taken = site.taken or (frame.taken and self.called)
         return self.applied_value(frame, site, argument_node, argument, applied.in_place)
 
     def applied_value(
@@ -193,11 +194,27 @@ class CallSiteReader(StatementReader):
         in_place = torch_activations.call_works_in_place(name, spelling, arguments, keyword_values)
         settings = torch_activations.call_settings(name, arguments, keyword_values)
         detail = name + (f" {settings}" if settings else "")
-        original = FunctionalActivation(name, settings)
+        original: nn.Module = FunctionalActivation(name, settings)
         base = spelling if spelling.removesuffix("_") == name else name
         function, exact = name_of(original)
+        live = [each for each in (*positional, *keywords.values()) if _is_live(each, frame)]
+        if live and in_place:
+            text = ast.unparse(node.func)
+            self.refuse_call(frame, node, f"{text} works in place with a setting that is a name: write the number")
+            return ANYTHING
+        if live:  # a number with a name may change: the model's own call looks it up
+            original, exact = self._own_call(frame, node, argument_node, live), False
         applied = Applied(original, function, detail, base, in_place, exact=exact)
         return self.call_site(frame, node, argument_node, argument, applied)
+
+    def _own_call(self, frame: Frame, node: ast.Call, argument: ast.expr, settings: list[ast.expr]) -> nn.Module:
+        """The author's own call as a function of its argument."""
+        version, text = frame.version, ast.unparse(node)[:MAX_DETAIL]
+        names = {each.id for setting in settings for each in ast.walk(setting) if isinstance(each, ast.Name)}
+        local = {name: frame.names[name].known for name in sorted(names) if name in frame.names}
+        expression = Expression(frame.index(node), (frame.index(argument),), tuple(local.items()))
+        recipe = Recipe(version.locator, code_digest(version.function.__code__), expression, text)
+        return UserFunction(expression.build(version.source), text, recipe)
 
     def tensor_method(self, frame: Frame, node: ast.Call, base: Value) -> Value:
         """The value of a method call on a tensor, or on an object of which nothing is known."""
@@ -225,6 +242,11 @@ def name_of(original: nn.Module) -> tuple[str, bool]:
         return name, True
     found = recognise(original)
     return (found.function, False) if found.kind == "activation" else (ORIGINAL, True)
+
+
+def _is_live(node: ast.expr, frame: Frame) -> bool:
+    """Whether a setting is a number of a global or of an outer function, which may change."""
+    return any(isinstance(each, ast.Name) and each.id not in frame.names for each in ast.walk(node))
 
 
 def _problem(name: str, text: str, values: list[Value], named: Mapping[str, Value]) -> str | None:

@@ -20,8 +20,18 @@ from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, name_of, overwrites
 from nasact.surgery.reading.evidence import activation_in
 from nasact.surgery.reading.expressions import Frame, consume, keep, site_value
-from nasact.surgery.reading.function_calls import FunctionCallReader, bind
-from nasact.surgery.reading.values import ANYTHING, UNKNOWN, FoundSite, Slot, Storage, Value, constant, tensor
+from nasact.surgery.reading.function_calls import FunctionCallReader
+from nasact.surgery.reading.values import (
+    ANYTHING,
+    UNKNOWN,
+    FoundSite,
+    Slot,
+    Storage,
+    Value,
+    constant,
+    overwrite,
+    tensor,
+)
 from nasact.surgery.reading.versions import CallEdit, FunctionVersion
 from nasact.surgery.torch_activations import FunctionalActivation
 from nasact.surgery.user_function import UserFunction
@@ -157,7 +167,7 @@ class ChildReader(FunctionCallReader):
             self.slots[key] = site
             self.sites.append(site)
         site = self.slots[key]
-        site.taken = site.taken or taken
+        site.taken = site.taken or (taken and self.called)
         return site
 
     def applied_by(self, module: nn.Module) -> Applied | None:
@@ -173,7 +183,13 @@ class ChildReader(FunctionCallReader):
         if kind.__module__.startswith("nasact.mixture."):  # of a derived network
             self.parts.update(id(part) for part in module.modules() if part is not module)
             return Applied(module, ORIGINAL, repr(module), "")
-        if resolve.is_torch(kind) or isinstance(module, torch.jit.ScriptModule | FunctionalActivation | UserFunction):
+        if isinstance(module, FunctionalActivation):
+            function, exact = name_of(module)
+            return Applied(module, function, repr(module), "", exact=exact)
+        if isinstance(module, UserFunction):
+            found = self.recognised(("module", id(module)), module)
+            return Applied(module, found.function or ORIGINAL, repr(module), "", exact=False)
+        if resolve.is_torch(kind) or isinstance(module, torch.jit.ScriptModule):
             return None
         if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
             return None
@@ -182,7 +198,10 @@ class ChildReader(FunctionCallReader):
         if len(list(module.children())) > 1 and _branches(type(module).forward):
             return None  # it chooses between its children
         found = self.recognised(("module", id(module)), module)
-        if found.kind != "activation" or (found.function == ORIGINAL and not _names_activation(module)):
+        if found.kind != "activation":
+            return None
+        # of an unnamed function such as x + act(x), the activation in it is the site
+        if found.function == ORIGINAL and (any(True for _ in module.children()) or not _names_activation(module)):
             return None
         self.parts.update(id(part) for part in module.modules() if part is not module)
         return Applied(module, found.function, repr(module), "", overwrites(module), exact=False)
@@ -192,13 +211,14 @@ class ChildReader(FunctionCallReader):
         if isinstance(module, _PASS_THROUGH):
             return replace(argument.reshaped(), channels=argument.channels if isinstance(module, nn.Identity) else None)
         if isinstance(module, _DROPOUTS):
+            if module.inplace:
+                overwrite(argument)
             # in eval mode a dropout returns its argument
             return replace(argument.reshaped(), channels=argument.channels)
         returned = self.read(module, self.path_of(module, frame))
         version = self.forward_of(module)
-        if version is not None and any(value.every_result() for value in values) and version not in self.active:
-            before, returned = version.returned, self.run(version, bind(version, [(None, value) for value in values]))
-            version.returned = before
+        if version is not None and any(value.every_result() for value in values) and self.may_follow(version):
+            returned = self.follow(version, [(None, value) for value in values])
             values = ()
         fixed = resolve.is_torch(type(module))
         for value in values:
@@ -336,6 +356,8 @@ def _branches(function: Any) -> bool:
 
 
 def _names_activation(module: nn.Module) -> bool:
+    if any(torch_activations.is_activation_class(cls) for cls in type(module).__mro__):
+        return True
     return any(
         activation_in(type(each).forward, type(each))
         or any(activation_in(value) for value in vars(each).values() if callable(value))

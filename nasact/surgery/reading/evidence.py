@@ -23,6 +23,7 @@ from nasact.surgery.torch_activations import (
     is_activation_class,
 )
 
+_FORMULA_NAMES = frozenset({"maximum", "where", "erf", "masked_fill", "heaviside", "getattr", "clip", "clamp", "fmax"})
 _RECTIFIERS = frozenset({"clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_"})
 
 
@@ -49,7 +50,7 @@ def activation_in(target: Any, owner: type | None = None, visited: set[object] |
     visited.add(code)
     for each in _codes(function.__code__):
         for name in each.co_names:
-            if name in CALL_NAMES or name in CLASS_NAMES or name in _RECTIFIERS:
+            if name in CALL_NAMES or name in CLASS_NAMES or (name in _RECTIFIERS and _has_lower_bound(name, each)):
                 return str(name)
             held = inspect.getattr_static(owner, name, None) if owner else None
             held = function.__globals__.get(name) if held is None else held
@@ -68,6 +69,29 @@ def activation_in(target: Any, owner: type | None = None, visited: set[object] |
     return None
 
 
+def count_activations(function: types.FunctionType) -> int:
+    """How many activations the byte code of a function names, each as often as it does."""
+    return sum(
+        instruction.argval in CALL_NAMES
+        for each in _codes(function.__code__)
+        for instruction in dis.get_instructions(each)
+    )
+
+
+def _has_lower_bound(name: str, code: types.CodeType) -> bool:
+    """Whether a clamp may have the lower bound 0: it names `min`, or names neither bound."""
+    named = {each for constant in code.co_consts if isinstance(constant, tuple) for each in constant}
+    return name.startswith("clamp_min") or "min" in named or "max" not in named
+
+
+def may_apply(function: Any) -> bool:
+    """Whether a function is worth reading: its code names an activation, or operations that one may be written in."""
+    if activation_in(function) is not None:
+        return True
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is not None and any(name in _FORMULA_NAMES for each in _codes(code) for name in each.co_names)
+
+
 def activation_behind_attribute(kind: type, name: str) -> str | None:
     """An activation in what makes an attribute of a class when it is looked up: a descriptor, or `__getattr__`."""
     static = inspect.getattr_static(kind, name, None)
@@ -82,7 +106,7 @@ def activation_behind_attribute(kind: type, name: str) -> str | None:
 def activation_named(code: types.CodeType) -> str | None:
     """The first name of an activation in byte code; None if there is none."""
     names = (name for each in _codes(code) for name in each.co_names)
-    return next((name for name in names if name in CALL_NAMES or name in CLASS_NAMES or name in _RECTIFIERS), None)
+    return next((name for name in names if name in CALL_NAMES or name in CLASS_NAMES), None)
 
 
 def holds_activations(held: Any) -> bool:
@@ -97,6 +121,8 @@ def _in_held(held: Any, owner: type | None, visited: set[object]) -> str | None:
         held = held.__func__
     if isinstance(held, types.FunctionType):
         return None if is_torch(held) else activation_in(held, owner, visited)
+    if isinstance(held, functools.partial | nn.Module | torch.jit.ScriptFunction):
+        return activation_in(held, owner, visited)
     return activation_of_function(held)
 
 
@@ -143,7 +169,7 @@ def _is_harmless(held: Any, visited: set[object]) -> bool:
     if isinstance(held, bool | int | float | complex | str | bytes | type(None) | Tensor):
         return True
     if isinstance(held, type):
-        return is_torch(held) or held in (float, int, bool)
+        return is_torch(held) or held in (float, int, bool) or issubclass(held, torch.autograd.Function)
     return is_torch(held) or is_torch(type(held))
 
 

@@ -154,6 +154,9 @@ class ExpressionReader:
             value = frame.names[node.id]
             if frame.nested:
                 keep(value)
+            is_number = isinstance(value.known, int | float) and not isinstance(value.known, bool)
+            if is_number and not value.setting and frame.version.source.assignments(node.id) > 1:
+                return replace(value, setting=True)  # it may be another number when the expression runs
             return value
         code = frame.version.function.__code__
         if node.id in code.co_varnames or node.id in code.co_cellvars:

@@ -166,7 +166,7 @@ class _Skeleton:
             value = self.evaluate(node, self.frame)
             known = value.known
             if isinstance(known, int | float | type(None) | str) and not value.setting:
-                if isinstance(node, ast.Name):
+                if isinstance(node, ast.Name) and node.id in self.frame.names:
                     self.constants[node.id] = known
                 return
             if isinstance(node, ast.Attribute) and is_torch_constant(known):

@@ -17,14 +17,16 @@ from nasact.surgery.decorators import Hidden, decorators_of, undecorated
 from nasact.surgery.elementwise import Recognition, recognise
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, CallSiteReader, overwrites
-from nasact.surgery.reading.evidence import activation_in, activation_named, is_pure
+from nasact.surgery.reading.evidence import activation_in, activation_named, count_activations, is_pure, may_apply
 from nasact.surgery.reading.expressions import Frame, consume, keep
-from nasact.surgery.reading.values import ANYTHING, Value, join, tensor
+from nasact.surgery.reading.values import ANYTHING, Value, join, tensor, without_object
 from nasact.surgery.reading.versions import CallEdit, FunctionVersion
 from nasact.surgery.source_code import NoSource, read_source
 from nasact.surgery.user_function import user_function
 
 MAX_DEPTH = 40
+MAX_FOLLOWED = 2
+"""How deep functions are read again for the results that they receive; each level may double the work."""
 OWNER = "_nasact_owner"
 """The additional first parameter of a helper function whose calls are redirected."""
 
@@ -38,10 +40,16 @@ class FunctionCallReader(CallSiteReader):
         self.read_versions: list[FunctionVersion] = []
         self.own_methods: dict[tuple[int, Any], FunctionVersion | None] = {}
         self.active: list[FunctionVersion] = []
+        self._following = 0
         self._recognised: dict[object, Recognition] = {}
 
-    def own_method(self, owner: nn.Module, path: str, name: str, held: Any, cls: type | None) -> FunctionVersion | None:
-        """The version of a method that keeps its name on the owner's class; None if it cannot be read."""
+    def own_method(
+        self, owner: nn.Module, path: str, name: str, held: Any, cls: type | None, *, taken: bool = True
+    ) -> FunctionVersion | None:
+        """The version of a method that keeps its name on the owner's class; None if it cannot be read.
+
+        `taken`: False if the present settings exclude the call.
+        """
         key = (id(owner), held)
         if key not in self.own_methods:
             self.own_methods[key] = None
@@ -49,8 +57,12 @@ class FunctionCallReader(CallSiteReader):
             version = self.version(owner, path, held, name, locator, as_method=True)
             self.own_methods[key] = version
             if version is not None:
-                self.run(version, {})
+                version.taken = taken
+                self.run(version, {}, taken=taken)
         known = self.own_methods[key]
+        if known is not None and taken and not known.taken:
+            known.taken = True
+            self.run(known, {})
         if known is not None and name not in known.names:
             known.names.append(name)
         return known
@@ -100,8 +112,8 @@ class FunctionCallReader(CallSiteReader):
         self.read_versions.append(made)
         return made
 
-    def run(self, version: FunctionVersion, arguments: Mapping[str, Value]) -> Value:
-        """Read the body of a function; return its value."""
+    def run(self, version: FunctionVersion, arguments: Mapping[str, Value], *, taken: bool = True) -> Value:
+        """Read the body of a function; return its value. `taken`: False if the present settings exclude the call."""
         if len(self.active) >= MAX_DEPTH or any(
             each.function is version.function and each.owner is version.owner for each in self.active
         ):
@@ -109,7 +121,7 @@ class FunctionCallReader(CallSiteReader):
         names = dict(arguments)
         if version.as_method:
             names[version.owner_name] = Value(known=version.owner)
-        frame = Frame(version, names)
+        frame = Frame(version, names, taken=taken)
         self.active.append(version)
         try:
             node = version.source.node
@@ -144,11 +156,11 @@ class FunctionCallReader(CallSiteReader):
         if whole is not None:
             return whole
         if not method.static and not method.above and not drop_first and not self._receives_activation(values):
-            version = self.own_method(owner, path, method.name, method.held, method.cls)
+            version = self.own_method(owner, path, method.name, method.held, method.cls, taken=frame.taken)
             if version is None:
                 return self.unread_call(frame, node, values)
             here = (id(frame.version), id(node), frame.turns)
-            if owner is frame.owner:
+            if owner is frame.owner and version not in self.active:
                 version.first_call = version.first_call or here
             if (
                 version.first_call in (None, here)
@@ -172,7 +184,7 @@ class FunctionCallReader(CallSiteReader):
         if whole is not None:
             return whole
         flows = any(value.every_result() or isinstance(value.known, nn.Module | resolve.Method) for _, value in values)
-        if not flows and not activation_in(function) and not self._receives_activation(values):
+        if not flows and not may_apply(function) and not self._receives_activation(values):
             for _, value in values:
                 consume(value, "other")
                 keep(value)
@@ -200,6 +212,11 @@ class FunctionCallReader(CallSiteReader):
         index = frame.index(node)
         edit = frame.version.edits.get(index)
         version = edit.targets.get(frame.turns) if edit is not None else None
+        running = next((each for each in self.active if each.outer is held and each.owner is frame.owner), None)
+        if version is None and running is not None and running.attribute.startswith("_nasact_"):
+            running.calls_itself = True
+            self._target(frame, node, running, drop_first=drop_first)
+            return ANYTHING
         if version is None:
             name = getattr(held, "__name__", "function").strip("<>")
             count = len(self.versions.get(id(frame.owner), ()))
@@ -209,7 +226,11 @@ class FunctionCallReader(CallSiteReader):
         if version is None:
             return self.unread_call(frame, node, values)
         bound = bind(version, values[1:] if drop_first else values)
-        result = self.run(version, bound)
+        result = self.run(version, bound, taken=frame.taken)
+        if version.calls_itself:  # with other arguments than in this call
+            result = self.run(
+                version, {name: without_object(value) for name, value in bound.items()}, taken=frame.taken
+            )
         if version.sites():
             if frame.shadowed:
                 self.refuse_call(
@@ -230,10 +251,8 @@ class FunctionCallReader(CallSiteReader):
 
     def _result(self, frame: Frame, values: list[tuple[str | None, Value]], version: FunctionVersion) -> Value:
         returned = version.returned or ANYTHING
-        if any(value.every_result() for _, value in values) and version not in self.active:
-            # again, to follow the results that it receives
-            before, returned = version.returned, self.run(version, bind(version, values))
-            version.returned = before
+        if any(value.every_result() for _, value in values) and self.may_follow(version):
+            returned = self.follow(version, values)
         else:
             for _, value in values:
                 consume(value, "other")
@@ -244,6 +263,20 @@ class FunctionCallReader(CallSiteReader):
             if returned.items is None
             else returned
         )
+
+    def may_follow(self, version: FunctionVersion) -> bool:
+        """Whether a function may be read again for the results that it receives: not inside of itself, nor deeply."""
+        return version not in self.active and self._following < MAX_FOLLOWED
+
+    def follow(self, version: FunctionVersion, values: list[tuple[str | None, Value]]) -> Value:
+        """Read a function again, to follow the results of sites that it receives; return its value for them."""
+        before = version.returned
+        self._following += 1
+        try:
+            return self.run(version, bind(version, values), taken=version.taken)
+        finally:
+            self._following -= 1
+            version.returned = before
 
     def _whole_call(
         self,
@@ -274,8 +307,10 @@ class FunctionCallReader(CallSiteReader):
         if found.kind == "linear":
             consume(values[0][1], "other") if not values[0][1].results else None
             return tensor(results=values[0][1].every_result(), channels=values[0][1].channels)
-        if found.kind != "activation" or (found.function == ORIGINAL and not activation_in(inner)):
+        if found.kind != "activation":
             return None
+        if found.function == ORIGINAL and count_activations(inner) < 2:
+            return None  # of an unnamed function such as x + relu(x), the activation in it is the site
         locator = locators.of_method(method.cls, method.name) if method is not None and method.cls else None
         locator = locator or locators.of_function(inner) or self._locator_in(frame, node)
         text = ast.unparse(node.func)

@@ -84,6 +84,12 @@ class ModelReader(ChildReader):
             values = self.argument_values(frame, node)
             for _, value in values:
                 self.check_handed_on(frame, node, value)
+            flag = next(
+                (value for name, value in values if name == "inplace"), values[3][1] if len(values) > 3 else None
+            )
+            is_dropout = "dropout" in getattr(held, "__name__", "")
+            if is_dropout and flag is not None and flag.known is not False and node.args:
+                self.overwritten(node.args[0], values[0][1], frame)
             self._refuse_by_name(frame, node, held, values)
             self._refuse_class_call(frame, node, held, values)
             return torch_result(getattr(held, "__name__", ""), [value for _, value in values])

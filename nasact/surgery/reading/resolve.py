@@ -216,8 +216,9 @@ def item(base: Value, index: Value) -> Value | None:
         members = [module_attribute(held, each, base.slot) for each in names]
         if index.setting:
             chosen = set(names[key])
-            return Value(items=tuple(replace(m, in_use=n in chosen) for n, m in zip(names, members, strict=True)))
-        return Value(items=tuple(members[key]))
+            items = tuple(replace(m, in_use=n in chosen) for n, m in zip(names, members, strict=True))
+            return Value(items=items, layers=True)
+        return Value(items=tuple(members[key]), layers=True)
     if isinstance(held, nn.ModuleDict) and isinstance(key, str):
         return module_attribute(held, key, base.slot) if key in held else None
     if (
@@ -235,6 +236,8 @@ def members(base: Value) -> tuple[Value, ...] | None:
     """The modules or functions that a loop over `base` goes through; None if it is no known sequence of them."""
     held = base.known
     if base.items is not None:
+        if base.layers:
+            return base.items
         return base.items if base.items and all(_is_layer(each.known) for each in base.items) else None
     if isinstance(held, nn.Sequential | nn.ModuleList) and type(held).__iter__ in (
         nn.Sequential.__iter__,

@@ -196,7 +196,8 @@ class StatementReader(ExpressionReader):
 
     def function_body(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, frame: Frame) -> None:
         """Read a function that is defined inside of another; its calls belong to the outer one."""
-        inner = frame.inside(nested=True)
+        # a function may run after its loop: its calls do not count the turns
+        inner = replace(frame.inside(nested=True), loops=(), turns=())
         arguments = node.args
         for default in (*arguments.defaults, *(each for each in arguments.kw_defaults if each is not None)):
             applied = applied_by_value(self.evaluate(default, frame))

@@ -97,7 +97,7 @@ class Value:
     depends on parameters, buffers and constants only; `is_weight`: it is one of the parameters or buffers. `size`: it
     is made of the sizes of tensors.
     `applies`: an activation that it may be, of several objects. `in_use`: False for a member of a loop that a setting
-    of the model excludes at present.
+    of the model excludes at present. `layers`: the items are a slice of a container of modules.
     """
 
     known: Any = UNKNOWN
@@ -112,6 +112,7 @@ class Value:
     size: bool = False
     in_use: bool = True
     applies: str = ""
+    layers: bool = False
 
     @property
     def is_known(self) -> bool:

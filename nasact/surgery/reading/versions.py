@@ -41,8 +41,9 @@ class FunctionVersion:
     the owner. `locator`: how to find `outer` again from the owner's class, for pickle; None if that is impossible.
     `loop_lengths`: the turns of each loop over modules. `first_call`: the version, node and turns of the call that
     reaches it under its own name.
-    `names`: of a method, all names that its class has for it. `compares_class`: a line that compares the class of the
-    owner; 0: none.
+    `calls_itself`: a version for one call is also the target of a call in it.
+    `taken`: the present settings do not exclude all of its calls. `names`: of a method, all names that its class
+    has for it. `compares_class`: a line that compares the class of the owner; 0: none.
     """
 
     owner: nn.Module
@@ -57,6 +58,8 @@ class FunctionVersion:
     loop_lengths: dict[int, int] = field(default_factory=dict)
     returned: Value | None = None
     first_call: tuple[int, int, Turns] | None = None
+    taken: bool = True
+    calls_itself: bool = False
     names: list[str] = field(default_factory=list)
     compares_class: int = 0
 

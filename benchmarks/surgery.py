@@ -149,7 +149,7 @@ class Pair:
     function: str = "softsign"
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
-        """The derived network, and the one that is written by hand."""
+        """The derived network and the network that is written by hand."""
         written, by_hand = (nn.Sequential(*(make() for _ in range(BLOCKS))) for make in (self.written, self.by_hand))
         return Genotype.uniform(written, self.function).apply(written), by_hand
 
@@ -182,7 +182,7 @@ def per_site(times: Times, above: str, below: str) -> Spread:
 
 
 def measure(step: Callable[[nn.Module, Tensor], Case], rounds: int, least: float, *targets: float) -> tuple[Row, ...]:
-    """One row for each pair, and one that compares modules with functional calls, both written by hand."""
+    """One row for each pair, and a row that compares modules with functional calls, both written by hand."""
     x = torch.randn(4, FEATURES)
     cases: dict[str, Case] = {}
     for what, pair in PAIRS.items():

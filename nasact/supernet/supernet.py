@@ -23,7 +23,7 @@ from nasact.supernet.preparation import (
 from nasact.surgery.audited_plan import Example
 from nasact.surgery.copying import copy_model
 from nasact.surgery.install import copy_hooks, install, without_hooks
-from nasact.surgery.plan import SurgeryPlan
+from nasact.surgery.plan import SiteLocation, SurgeryPlan
 from nasact.surgery.site_records import Site
 from nasact.surgery.write_back import Copied, WriteBack
 
@@ -242,19 +242,8 @@ def relax(
     layouts = _layouts(plan, level, example_input)
     mixtures: dict[str, Mixture] = {}
     for name, (site, location) in plan.sites.items():
-        added = (site.function,) if init == ORIGINAL and site.function not in names else ()
+        bank = _bank(names, site, location, layouts[name], plan.model, is_original=init == ORIGINAL, kernel=kernel)
         reference = reference_tensor(location.parent, plan.model)
-        bank = Bank(
-            (*names, *added),
-            layouts[name],
-            original=as_candidate(location.original),
-            own=site.function,
-            own_is_exact=location.exact or init != ORIGINAL,
-            where=f"site {name!r}",
-            kernel=kernel,
-            device=reference.device,
-            dtype=reference.dtype,
-        )
         mixtures[name] = Mixture(
             bank,
             normaliser=normaliser,
@@ -272,6 +261,32 @@ def relax(
     supernet = Supernet(model, mixtures, [site for site, _ in plan.sites.values()], own)
     supernet.training = training
     return supernet
+
+
+def _bank(
+    names: Sequence[str],
+    site: Site,
+    location: SiteLocation,
+    layout: Layout,
+    model: nn.Module,
+    *,
+    is_original: bool,
+    kernel: str | Kernel,
+) -> Bank:
+    """The candidates of one site. `is_original`: with the model's own function, which the mixture starts as."""
+    added = (site.function,) if is_original and site.function not in names else ()
+    reference = reference_tensor(location.parent, model)
+    return Bank(
+        (*names, *added),
+        layout,
+        original=as_candidate(location.original),
+        own=site.function,
+        own_is_exact=location.exact or not is_original,
+        where=f"site {site.name!r}",
+        kernel=kernel,
+        device=reference.device,
+        dtype=reference.dtype,
+    )
 
 
 def _layouts(plan: SurgeryPlan, level: str, example: Example | None) -> dict[str, Layout]:

@@ -1,6 +1,6 @@
 """The audit of surgery: passes of a model with markers at its sites, which find activations that no site covers.
 
-Reading a model's source tells where activations are; the audit counts which of them are called, on what, and for what.
+Reading a model's source shows where activations are. The audit counts which of them are called, on what and for what.
 It needs an example input. It knows the table of torch's activations, but nothing of how sites are found.
 """
 

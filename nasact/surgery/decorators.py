@@ -38,7 +38,7 @@ def _layers(outer: object) -> list[types.FunctionType]:
             raise Hidden(_name(layers[-1] if layers else current))
         layers.append(current)
         if "__wrapped__" in vars(current):
-            below: object = current.__wrapped__  # type: ignore[attr-defined]
+            below: object = vars(current)["__wrapped__"]
             if not _holds(current, below):
                 raise Hidden(_name(current))
         else:
@@ -92,5 +92,5 @@ def _copy_with(layer: types.FunctionType, below: object, new: types.FunctionType
     made = types.FunctionType(layer.__code__, layer.__globals__, layer.__name__, layer.__defaults__, cells)
     made = with_attributes_of(layer, made)
     if "__wrapped__" in vars(made):
-        made.__wrapped__ = new  # type: ignore[attr-defined]
+        vars(made)["__wrapped__"] = new
     return made

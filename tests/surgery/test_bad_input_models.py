@@ -105,7 +105,7 @@ def test_lazy_layers_that_have_not_run_are_refused(name: str) -> None:
 
 
 def test_a_compiled_model_is_searched_or_refused() -> None:
-    """torch.compile wraps the model: either the model in it is searched, or the user is told to relax first."""
+    """torch.compile wraps the model: either the model in it is searched, or the message says to relax first."""
     model = Parent(Usual())
     compiled = torch.compile(model, backend="eager")
     assert isinstance(compiled, nn.Module)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from nasact.supernet import find_sites, relax
 from nasact.surgery.channels import Channels
 
-# layers before a relu -> the channels that it tells
+# layers before a relu -> its channels
 SEQUENCES: dict[str, tuple[list[nn.Module], Channels | None]] = {
     "images": ([nn.Conv2d(3, 4, 3, padding=1), nn.LayerNorm([4, 8, 5])], Channels(4, 1)),
     "images_with_dropout": ([nn.Conv2d(3, 4, 3, padding=1), nn.LayerNorm([4, 8, 5]), nn.Dropout2d()], Channels(4, 1)),

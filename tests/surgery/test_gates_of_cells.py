@@ -1,4 +1,4 @@
-"""Gates of recurrent cells, highways, gated units and attention are told from activations."""
+"""Gates of recurrent cells, highways, gated units and attention are kept apart from activations."""
 
 from __future__ import annotations
 

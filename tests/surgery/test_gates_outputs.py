@@ -1,4 +1,4 @@
-"""Outputs of a model and functions of its parameters are told from activations."""
+"""Outputs of a model and functions of its parameters are kept apart from activations."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from nasact.reserved_names import ORIGINAL
 from nasact.surgery import torch_activations
 from nasact.surgery.elementwise import recognise
-from nasact.surgery.reading.expressions import Frame, consume, keep, site_value
+from nasact.surgery.reading.expressions import site_value
 from nasact.surgery.reading.formulas import RECTIFIERS, contains_trigger, read_formula
+from nasact.surgery.reading.frame import Frame, consume, keep
 from nasact.surgery.reading.statements import StatementReader
 from nasact.surgery.reading.torch_calls import method_result
 from nasact.surgery.reading.values import ANYTHING, FoundSite, Value

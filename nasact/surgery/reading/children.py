@@ -19,7 +19,8 @@ from nasact.surgery.channels import channels_after
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, name_of, overwrites
 from nasact.surgery.reading.evidence import activation_in
-from nasact.surgery.reading.expressions import Frame, consume, keep, site_value
+from nasact.surgery.reading.expressions import site_value
+from nasact.surgery.reading.frame import Frame, consume, keep
 from nasact.surgery.reading.function_calls import FunctionCallReader
 from nasact.surgery.reading.values import (
     ANYTHING,

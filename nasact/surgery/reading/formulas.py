@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nasact import activations
 from nasact.surgery.elementwise import Recognition, recognise
-from nasact.surgery.reading.expressions import Frame
+from nasact.surgery.reading.frame import Frame
 from nasact.surgery.reading.resolve import is_torch
 from nasact.surgery.reading.torch_calls import COPIES, VIEWS
 from nasact.surgery.reading.values import UNKNOWN, Value

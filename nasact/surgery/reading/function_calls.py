@@ -8,8 +8,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nasact.reserved_names import ORIGINAL
 from nasact.surgery import locators, torch_activations
@@ -18,7 +17,8 @@ from nasact.surgery.elementwise import Recognition, recognise
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, CallSiteReader, overwrites
 from nasact.surgery.reading.evidence import activation_in, activation_named, count_activations, is_pure, may_apply
-from nasact.surgery.reading.expressions import Frame, consume, keep
+from nasact.surgery.reading.frame import Frame, consume, keep
+from nasact.surgery.reading.signatures import activation_behind, assigns, bind, defaults, takes_one, uses_first
 from nasact.surgery.reading.values import ANYTHING, Value, join, tensor, without_object
 from nasact.surgery.reading.versions import CallEdit, FunctionVersion
 from nasact.surgery.source_code import NoSource, read_source
@@ -89,7 +89,7 @@ class FunctionCallReader(CallSiteReader):
                     )
             source = read_source(function)
         except Hidden as error:
-            applied = activation_in(outer, type(owner)) or _activation_behind(outer, type(owner))
+            applied = activation_in(outer, type(owner)) or activation_behind(outer, type(owner))
             if applied:
                 reason = f"{place} is decorated by {error}, which hides the function: put {applied!r} in a module"
                 self.refuse(path, reason)
@@ -101,7 +101,7 @@ class FunctionCallReader(CallSiteReader):
             return None
         arguments = source.node.args
         first = next(iter((*arguments.posonlyargs, *arguments.args)), None)
-        if as_method and (first is None or _assigns(source.nodes, first.arg)):
+        if as_method and (first is None or assigns(source.nodes, first.arg)):
             applied = activation_in(outer, type(owner))
             if applied:
                 self.refuse(path, f"{place} has no parameter that stays the module, and it uses {applied!r}")
@@ -137,8 +137,8 @@ class FunctionCallReader(CallSiteReader):
         return version.returned
 
     def _refuse_defaults(self, version: FunctionVersion, arguments: Mapping[str, Value]) -> None:
-        defaults = _defaults(version.function)
-        for name, default in defaults.items():
+        held = defaults(version.function)
+        for name, default in held.items():
             applied = torch_activations.activation_of_function(default)
             if applied and name not in arguments:
                 self.refuse(
@@ -298,9 +298,9 @@ class FunctionCallReader(CallSiteReader):
             or not isinstance(inner, types.FunctionType)
         ):
             return None
-        if values[0][1].is_known or values[0][1].size or not _takes_one(inner, skip=1 if is_method else 0):
+        if values[0][1].is_known or values[0][1].size or not takes_one(inner, skip=1 if is_method else 0):
             return None
-        if not is_pure(inner) or (is_method and _uses_first(inner)):
+        if not is_pure(inner) or (is_method and uses_first(inner)):
             return None
         callee = functools.partial(function, None) if is_method else function
         found = self.recognised(inner, callee)
@@ -373,79 +373,3 @@ class FunctionCallReader(CallSiteReader):
     def path_of(self, module: nn.Module, frame: Frame) -> str:
         """The path of a module of the model."""
         raise NotImplementedError
-
-
-def _activation_behind(outer: Any, owner: type) -> str | None:
-    """An activation in the functions that a decorator's object holds."""
-    held = [getattr(outer, "__wrapped__", None), *vars(outer).values()] if hasattr(outer, "__dict__") else []
-    cells = getattr(outer, "__closure__", None) or ()
-    for cell in cells:
-        try:
-            held.append(cell.cell_contents)
-        except ValueError:
-            continue
-    return next((name for each in held if callable(each) and (name := activation_in(each, owner))), None)
-
-
-def _assigns(nodes: tuple[ast.AST, ...], name: str) -> bool:
-    return any(isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load) for node in nodes)
-
-
-def _defaults(function: types.FunctionType) -> dict[str, Any]:
-    code, defaults = function.__code__, function.__defaults__ or ()
-    positional = code.co_varnames[: code.co_argcount]
-    named = dict(zip(positional[len(positional) - len(defaults) :], defaults, strict=True)) if defaults else {}
-    return named | dict(function.__kwdefaults__ or {})
-
-
-def bind(version: FunctionVersion, values: list[tuple[str | None, Value]]) -> dict[str, Value]:
-    """The values of a function's parameters in a call."""
-    node = version.source.node.args
-    names = [each.arg for each in (*node.posonlyargs, *node.args)][1 if version.as_method else 0 :]
-    bound: dict[str, Value] = {}
-    for index, (name, value) in enumerate(values):
-        if name is None and index < len(names):
-            bound[names[index]] = value
-        elif name:
-            bound[name] = value
-        keep(value)
-    for name, default in _defaults(version.function).items():
-        if name not in bound:
-            bound[name] = resolve.constant(default)
-    known = {*names, *(each.arg for each in node.kwonlyargs)}
-    return {name: value for name, value in bound.items() if name in known}
-
-
-def _takes_one(function: types.FunctionType, skip: int) -> bool:
-    """Whether a function can be called with one positional argument, after `skip` others."""
-    code = function.__code__
-    required = code.co_argcount - len(function.__defaults__ or ())
-    return required in (skip + 1,) and not (
-        code.co_kwonlyargcount and len(function.__kwdefaults__ or {}) < code.co_kwonlyargcount
-    )
-
-
-def _uses_first(function: types.FunctionType) -> bool:
-    """Whether a method uses its first argument, the module."""
-    import dis
-
-    first = function.__code__.co_varnames[0]
-    return first in function.__code__.co_cellvars or any(
-        instruction.argval == first and instruction.opname.startswith("LOAD")
-        for instruction in dis.get_instructions(function)
-    )
-
-
-def is_function_apply(held: Any) -> bool:
-    """Whether `held` is the `apply` of an autograd.Function."""
-    owner = getattr(held, "__self__", None)
-    return (
-        isinstance(owner, type)
-        and issubclass(owner, torch.autograd.Function)
-        and getattr(held, "__name__", "") == "apply"
-    )
-
-
-def is_tensor_function(held: Any) -> bool:
-    """Whether `held` is a function of torch, or an unbound method of its tensors."""
-    return resolve.is_torch(held) or getattr(held, "__objclass__", None) in (Tensor, getattr(Tensor, "__base__", None))

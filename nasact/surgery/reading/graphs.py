@@ -11,7 +11,7 @@ from torch import fx, nn
 from nasact.surgery import torch_activations
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, name_of
-from nasact.surgery.reading.expressions import consume
+from nasact.surgery.reading.frame import consume
 from nasact.surgery.reading.model import ModelReader
 from nasact.surgery.reading.torch_calls import method_result, torch_result
 from nasact.surgery.reading.values import ANYTHING, FoundSite, Slot, Value, constant, tensor

@@ -19,8 +19,8 @@ from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied
 from nasact.surgery.reading.children import ChildReader, holder_of
 from nasact.surgery.reading.evidence import activation_behind_attribute, activation_in, holds_activations
-from nasact.surgery.reading.expressions import Frame
-from nasact.surgery.reading.function_calls import is_function_apply, is_tensor_function
+from nasact.surgery.reading.frame import Frame
+from nasact.surgery.reading.signatures import is_function_apply, is_tensor_function
 from nasact.surgery.reading.torch_calls import torch_result
 from nasact.surgery.reading.truth import is_instance
 from nasact.surgery.reading.values import ANYTHING, UNKNOWN, Slot, Value, applied_by_value, constant, tensor

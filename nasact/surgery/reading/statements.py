@@ -10,7 +10,8 @@ from dataclasses import replace
 from torch import nn
 
 from nasact.surgery.reading import resolve
-from nasact.surgery.reading.expressions import ExpressionReader, Frame, child_expressions, consume, keep
+from nasact.surgery.reading.expressions import ExpressionReader, child_expressions
+from nasact.surgery.reading.frame import Frame, consume, keep
 from nasact.surgery.reading.truth import truth
 from nasact.surgery.reading.values import ANYTHING, UNKNOWN, Value, applied_by_value, constant, tensor, without_object
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nasact.surgery.reading.expressions import consume, keep
+from nasact.surgery.reading.frame import consume, keep
 from nasact.surgery.reading.values import ANYTHING, Value, tensor
 
 VIEWS = frozenset(

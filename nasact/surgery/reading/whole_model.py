@@ -22,7 +22,7 @@ from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, Refusal, name_of
 from nasact.surgery.reading.children import join_path
 from nasact.surgery.reading.evidence import activation_in
-from nasact.surgery.reading.expressions import consume
+from nasact.surgery.reading.frame import consume
 from nasact.surgery.reading.graphs import read_graph
 from nasact.surgery.reading.model import ModelReader
 from nasact.surgery.reading.self_inspection import refuse_what_sees_sites, withhold

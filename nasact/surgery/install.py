@@ -60,7 +60,8 @@ def install(plan: SurgeryPlan, modules: Mapping[str, nn.Module]) -> nn.Module:
 def _placed(module: nn.Module, site: FoundSite) -> nn.Module:
     """`module` with the hooks of the original, and with the copies that the code around the site needs."""
     placed = module
-    if site.write_back or site.copies_input or site.copies_output:
+    copies = (site.copies_input or site.copies_output) and module is not site.original
+    if site.write_back or copies:  # the original needs no copies
         inner = without_hooks(module) if module is site.original else module
         placed = WriteBack(inner) if site.write_back else Copied(inner, site.copies_input, site.copies_output)
         placed.training = module.training

@@ -331,7 +331,7 @@ def test_the_model_the_example_the_modes_and_the_random_states_are_as_before() -
     before, example = deepcopy(model.state_dict()), X.clone()
     copied = deepcopy(model)
     marks = markers({"site": copied.site})
-    setattr(copied, "site", marks["site"])
+    copied.add_module("site", marks["site"])
     random.seed(1), mtrand.seed(1), torch.manual_seed(1)
     expected = (random.random(), mtrand.standard_normal(2).tolist(), torch.rand(2).tolist())
     random.seed(1), mtrand.seed(1), torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""The gates of squeeze and excitation are kept apart from activations, and left alone unless they are included by name."""
+"""The gates of squeeze and excitation are no activations, and left alone unless they are included by name."""
 
 from __future__ import annotations
 

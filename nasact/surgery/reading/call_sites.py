@@ -146,7 +146,7 @@ class CallSiteReader(StatementReader):
         consume(argument, "other")
         result = site_value(site, argument.channels or site.channels)
         observed = in_place and is_observed(frame, argument_node, argument)
-        if observed and argument_node is not None:
+        if in_place and argument_node is not None:
             self.overwritten(argument_node, argument, frame)
         if argument.storage is not None:
             argument.storage.read_by.append(site)
@@ -229,7 +229,11 @@ class CallSiteReader(StatementReader):
             self.overwritten(node.func.value, base, frame)
         if base.items is not None and isinstance(node.func.value, ast.Name):
             # the method may change a list
-            frame.names[node.func.value.id] = Value(results=base.every_result())
+            results = base.every_result().union(*(value.every_result() for value in values))
+            frame.names[node.func.value.id] = Value(results=results)
+            for value in values:
+                keep(value)
+            return ANYTHING
         return method_result(name, base, values, hasattr(Tensor, name))
 
 

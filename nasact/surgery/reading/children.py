@@ -104,6 +104,12 @@ class ChildReader(FunctionCallReader):
         applied = self.applied_by(module) if len(values) == 1 else None
         if applied is not None:
             return self._call_activation(frame, node, callee, argument, applied)
+        if len(values) > 1 and self.applied_by(module) is not None:
+            # with one argument it is an activation as a whole, and here more than that
+            self.inspected.add(id(module))
+            reason = "is called with further arguments, although it is an activation with one: use a module for each"
+            self.refuse_call(frame, node, f"{ast.unparse(node.func)} {reason}")
+            return self.unread_call(frame, node, values)
         for _, value in values:
             self.check_handed_on(frame, node, value)
         if callee.slot is None and id(module) not in self.paths:

@@ -180,11 +180,14 @@ class ExpressionReader:
                 held = self.evaluate(child, frame)
                 if isinstance(target, ast.Subscript) and child is target.value:
                     self.overwritten(child, held, frame)
-            consume(value, "other")
             keep(value)
             container = target.value if isinstance(target, ast.Subscript) else None
             if isinstance(container, ast.Name) and container.id in frame.names:
-                frame.names[container.id] = replace(frame.names[container.id], items=None)
+                held = frame.names[container.id]
+                results = held.every_result() | value.every_result()
+                frame.names[container.id] = replace(held, items=None, known=UNKNOWN, results=results)
+            else:
+                consume(value, "other")
 
     def overwritten(self, node: ast.expr, value: Value, frame: Frame) -> None:
         """Record that an operation overwrites the tensor `value`, which `node` refers to."""
@@ -221,7 +224,7 @@ class ExpressionReader:
         channels = left.channels or right.channels
         both = left.parameter and right.parameter
         for value, other in ((left, right), (right, left)):
-            if other.is_number and not isinstance(op, ast.Pow | ast.MatMult):
+            if (other.is_number or (other.is_weight and value.results)) and not isinstance(op, ast.MatMult):
                 return tensor(results=value.every_result(), channels=channels, parameter=both)
             product = isinstance(op, ast.Mult | ast.MatMult) and not other.is_weight
             consume(value, "product" if product else "other")
@@ -230,12 +233,16 @@ class ExpressionReader:
     def _compare(self, node: ast.Compare, frame: Frame) -> Value:
         operands = (node.left, *node.comparators)
         values = [self.evaluate(each, frame) for each in operands]
-        for value in values:
+        against_number = len(values) == 2 and values[1].is_number
+        for value in values if not against_number else ():
             consume(value, "other")
         if any(is_class_of(each, frame.version.owner_name) for each in operands):
             frame.version.compares_class = node.lineno
         known = compared(values[0], values[1], node.ops[0]) if len(values) == 2 else None
-        return Value(parameter=all(value.parameter for value in values)) if known is None else constant(known)
+        if known is not None:
+            return constant(known)
+        results = values[0].every_result() if against_number else frozenset()
+        return Value(parameter=all(value.parameter for value in values), results=results)
 
     def _boolop(self, node: ast.BoolOp, frame: Frame) -> Value:
         decided: list[bool | None] = []

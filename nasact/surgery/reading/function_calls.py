@@ -6,6 +6,7 @@ import ast
 import functools
 import types
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 from torch import nn
@@ -330,6 +331,15 @@ class FunctionCallReader(CallSiteReader):
         """The arguments of a call with their names; None for positional ones."""
         values: list[tuple[str | None, Value]] = [(None, self.evaluate(each, frame)) for each in node.args]
         return values + [(each.arg or "", self.evaluate(each.value, frame)) for each in node.keywords]
+
+    def container(self, held: Any, values: list[tuple[str | None, Value]]) -> Value | None:
+        """The value of a call that only puts its arguments together: dict, list, a dataclass, a named tuple."""
+        is_record = isinstance(held, type) and (is_dataclass(held) or issubclass(held, dict | list | tuple))
+        if not is_record:
+            return None
+        for _, value in values:
+            keep(value)
+        return Value(results=Value(items=tuple(value for _, value in values)).every_result())
 
     def unread_call(self, frame: Frame, node: ast.Call, values: list[tuple[str | None, Value]]) -> Value:
         """The value of a call of code that is not read; an activation that it receives is out of reach."""

@@ -97,6 +97,9 @@ class ModelReader(ChildReader):
 
     def _other_call(self, frame: Frame, node: ast.Call, held: Any) -> Value:
         values = self.argument_values(frame, node)
+        together = self.container(held, values)
+        if together is not None:
+            return together
         self._refuse_by_name(frame, node, held, values)
         if isinstance(held, type) and issubclass(held, nn.Module):
             made_of = [applied_by_value(value) for _, value in values]

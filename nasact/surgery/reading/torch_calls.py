@@ -111,6 +111,8 @@ PRODUCTS = frozenset(
     }
 )
 """Operations that multiply their tensors with one another."""
+_LOSSES = frozenset({"binary_cross_entropy", "bce_loss"})
+_SELECTIONS = frozenset({"topk", "sort", "argmax", "argsort", "log"})
 _INDEXED = frozenset({"one_hot"})
 _JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})
 SCALINGS = frozenset({"add", "add_", "sub", "sub_", "rsub", "div", "div_", "true_divide", "neg", "mul", "mul_"})
@@ -185,6 +187,11 @@ def torch_result(name: str, values: Sequence[Value]) -> Value:
             consume(value, "other")
         return Value(size=True)
     every = list(values)
+    if name in _LOSSES:
+        consume(every[0], "output")
+        return tensor()
+    if name in _SELECTIONS and (len(every) == 1 or not every[1].results):
+        return tensor(results=every[0].every_result())
     if name in _INDEXED:
         for value in every:
             consume(value, "index")

@@ -207,3 +207,16 @@ def test_a_method_that_a_setting_switches_off_is_not_searched() -> None:
     report = find_sites(BranchThatIsOff())
     assert [site.function for site in report.sites] == ["gelu"]
     assert [(gate.function, gate.role) for gate in report.gates] == [("relu", "unused")]
+
+
+class Clamped(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).clamp(min=0) + torch.clamp(x, min=-0.5))
+
+
+def test_a_clamp_in_a_traced_graph_is_a_site_if_it_is_relu() -> None:
+    graph, x = torch.fx.symbolic_trace(Clamped()), batch(0)
+    assert [site.function for site in find_sites(graph).sites] == ["relu"]
+    assert torch.equal(relax(graph, ["relu", "tanh"], **EXACT)(x), graph(x))
+    expected = graph.b(torch.tanh(graph.a(x)) + torch.clamp(x, min=-0.5))
+    assert torch.equal(Genotype.uniform(graph, "tanh").apply(graph)(x), expected)

@@ -213,7 +213,7 @@ def read_formula(node: ast.expr, frame: Frame, evaluate: Evaluate) -> Formula | 
     expression = _expression(node, skeleton, argument)
     source = frame.version.source
     recognition = recognise(expression.build(source))
-    if recognition.function in _PIECEWISE and not _equal(expression.build(source), recognition.function):
+    if recognition.function in _PIECEWISE and not equals(expression.build(source), recognition.function):
         return None  # clamp(min=1e-6) is no relu
     named = recognition.kind == "activation" and recognition.function in CATALOGUE_NAMES
     strong = any(name in CALL_NAMES for name in skeleton.names)
@@ -222,7 +222,7 @@ def read_formula(node: ast.expr, frame: Frame, evaluate: Evaluate) -> Formula | 
     return Formula(argument, recognition, expression, in_place)
 
 
-def _equal(function: Callable[[Tensor], Tensor], name: str) -> bool:
+def equals(function: Callable[[Tensor], Tensor], name: str) -> bool:
     """Whether a formula equals a piecewise linear function of the catalogue but for rounding."""
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-7)):
         x = torch.linspace(-10.0, 10.0, 81, dtype=dtype, device="cpu")

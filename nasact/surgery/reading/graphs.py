@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ast
+import operator
 from dataclasses import replace
 from typing import Any
 
 from torch import fx, nn
 
+from nasact.reserved_names import ORIGINAL
 from nasact.surgery import torch_activations
+from nasact.surgery.elementwise import recognise
 from nasact.surgery.reading import resolve
 from nasact.surgery.reading.call_sites import Applied, name_of
+from nasact.surgery.reading.formulas import equals
 from nasact.surgery.reading.frame import consume
 from nasact.surgery.reading.model import ModelReader
 from nasact.surgery.reading.torch_calls import method_result, torch_result
 from nasact.surgery.reading.values import ANYTHING, FoundSite, Slot, Value, constant, tensor
 from nasact.surgery.torch_activations import FunctionalActivation
+from nasact.surgery.user_function import UserFunction
 
 _OPERATORS: dict[str, ast.operator] = {
     "mul": ast.Mult(), "imul": ast.Mult(), "add": ast.Add(), "iadd": ast.Add(), "sub": ast.Sub(), "isub": ast.Sub(),
@@ -58,6 +63,9 @@ def _call(reader: ModelReader, module: fx.GraphModule, path: str, node: fx.Node,
     else:
         name, activation = getattr(node.target, "__name__", ""), torch_activations.activation_of_function(node.target)
     if activation is None:
+        clamped = _clamp_site(reader, module, path, node, name, arguments)
+        if clamped is not None:
+            return clamped
         if node.op == "call_method":
             return method_result(name, arguments[0], arguments[1:], is_tensor_method=True)
         if name in _OPERATORS and len(arguments) == 2:
@@ -78,6 +86,21 @@ def _call(reader: ModelReader, module: fx.GraphModule, path: str, node: fx.Node,
     applied = Applied(
         original, function, activation + (f" {settings}" if settings else ""), node.name, in_place, exact=exact
     )
+    return _node_site(reader, module, path, node, arguments[0], applied)
+
+
+def _clamp_site(
+    reader: ModelReader, module: fx.GraphModule, path: str, node: fx.Node, name: str, arguments: list[Value]
+) -> Value | None:
+    """The value of a clamp that is an activation, such as `clamp(min=0)`; None for another call."""
+    rest = (*node.args[1:], *node.kwargs.values())
+    if name not in ("clamp", "clip", "clamp_min") or not node.args or any(isinstance(each, fx.Node) for each in rest):
+        return None
+    function = operator.methodcaller(name, *node.args[1:], **node.kwargs)
+    found = recognise(function)
+    if found.kind != "activation" or found.function == ORIGINAL or not equals(function, found.function):
+        return None
+    applied = Applied(UserFunction(function, name), found.function, name, found.function, exact=False)
     return _node_site(reader, module, path, node, arguments[0], applied)
 
 
